@@ -1,0 +1,1 @@
+"""Gridsight: train, explain and ship convolutional networks for signals, images and volumes."""

@@ -1,0 +1,58 @@
+"""Random numbers as a pure function of what they are for: a counter-based hash, no generator state.
+
+uniform(seed, epoch, items, operation, count) is the same for any batch size, worker, rank or device, which is what
+makes resume exact and the number of workers irrelevant. The mixer is the finaliser of SplitMix64 (Steele, Lea and
+Flood, OOPSLA 2014, "Fast splittable pseudorandom number generators"), run on 64-bit integers that wrap around.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_GOLDEN, _MIX1, _MIX2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+
+
+def key(*parts: int | str) -> int:
+    """A 63-bit integer from any parts, the same in every process (Python's own `hash` is salted)."""
+    text = "\x1f".join(str(part) for part in parts).encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1
+
+
+def permutation(seed: int, epoch: int, count: int) -> np.ndarray:
+    """The order (count,) int64 in which epoch `epoch` visits `count` items."""
+    counters = np.arange(count, dtype=np.uint64)
+    return np.argsort(_mix(counters * np.uint64(_GOLDEN) + np.uint64(key(seed, epoch, "order"))), kind="stable")
+
+
+def uniform(seed: int, epoch: int, items: Tensor, operation: str, count: int) -> Tensor:
+    """Uniform numbers in [0, 1), float32 (N, count), on the device of `items` (N,) int64: one row an item."""
+    import torch
+
+    start = _signed(key(seed, epoch, operation))
+    columns = torch.arange(1, count + 1, device=items.device, dtype=torch.int64)
+    z = _mix_torch(items.to(torch.int64)[:, None] * _signed(_GOLDEN) + start)
+    z = _mix_torch(z + columns * _signed(_GOLDEN))
+    return ((z >> 40) & 0xFFFFFF).to(torch.float32) / float(1 << 24)
+
+
+def _mix(z: np.ndarray) -> np.ndarray:
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(_MIX1)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(_MIX2)
+    return z ^ (z >> np.uint64(31))
+
+
+def _mix_torch(z: Tensor) -> Tensor:
+    # torch has no unsigned shift: mask off the copies of the sign bit that an arithmetic shift brings in
+    z = (z ^ ((z >> 30) & ((1 << 34) - 1))) * _signed(_MIX1)
+    z = (z ^ ((z >> 27) & ((1 << 37) - 1))) * _signed(_MIX2)
+    return z ^ ((z >> 31) & ((1 << 33) - 1))
+
+
+def _signed(value: int) -> int:
+    return value - (1 << 64) if value >= 1 << 63 else value

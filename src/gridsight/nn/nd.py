@@ -1,0 +1,63 @@
+"""The map from a number of dimensions to PyTorch's layers: `Nd(3).Conv` is `nn.Conv3d`.
+
+Only layers whose mathematics is the same in 1-D, 2-D and 3-D are offered; the rest (InstanceNorm's affine default,
+Dropout's element-wise or channel-wise meaning) must be named in full, so that a name never changes its meaning.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from gridsight.core.errors import UsageError
+
+OneOrEach = int | tuple[int, ...]
+"""A kernel, stride, dilation or padding: one int for all axes, or one int an axis."""
+
+_LAYERS = (
+    "Conv",
+    "ConvTranspose",
+    "BatchNorm",
+    "MaxPool",
+    "AvgPool",
+    "AdaptiveAvgPool",
+    "AdaptiveMaxPool",
+)
+
+
+@dataclass(frozen=True)
+class Nd:
+    """PyTorch's layers for `ndim` spatial axes: 1 (time), 2 (height, width) or 3 (depth, height, width)."""
+
+    ndim: int
+
+    def __post_init__(self) -> None:
+        if self.ndim not in (1, 2, 3):
+            raise UsageError(f"ndim must be 1, 2 or 3, not {self.ndim!r}")
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in _LAYERS:
+            raise AttributeError(f"Nd has no layer {name!r}; it maps {', '.join(_LAYERS)}")
+        return getattr(nn, f"{name}{self.ndim}d")
+
+    def each(self, value: OneOrEach) -> tuple[int, ...]:
+        """`value` as one int an axis."""
+        if isinstance(value, int):
+            return (value,) * self.ndim
+        if len(value) != self.ndim:
+            raise UsageError(f"{value} has {len(value)} numbers where {self.ndim} axes need {self.ndim}")
+        return tuple(value)
+
+
+def global_mean(x: Tensor) -> Tensor:
+    """Mean over all spatial axes: (N, C, *spatial) -> (N, C)."""
+    return x.flatten(2).mean(2)
+
+
+def he_init(module: nn.Module) -> None:
+    """He's initialisation (arXiv:1502.01852, fan out) of every convolution; norms start at 1 and 0."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
