@@ -1,0 +1,194 @@
+"""Files wherever they lie: in a folder or, read in place, in a zip archive.
+
+Archives are hostile until proved otherwise: entries, their sizes, their total and their compression ratio are bounded,
+names that leave the archive are refused, nothing is ever extracted to disk. Link loops in folders end the walk there.
+"""
+
+import hashlib
+import io
+import os
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+
+from gridsight.core.errors import ReadError
+
+MAX_FILE = 4 << 30  # bytes of one file that is read whole
+MAX_MEMBERS = 5_000_000
+MAX_MEMBER = 1 << 30  # bytes of one archive member, unpacked
+MAX_TOTAL = 512 << 30  # bytes of all members, unpacked
+MAX_RATIO = 1_000  # a member that unpacks to more than this times its packed size is a bomb
+EDGE = 64 << 10  # bytes hashed at each end of a file
+
+
+@dataclass(frozen=True, order=True)
+class File:
+    """A file on disk, or the member `member` of the zip archive at `path`."""
+
+    path: Path
+    member: str | None = None
+    root: Path | None = field(default=None, compare=False)
+
+    def __str__(self) -> str:
+        return str(self.path) if self.member is None else f"{self.path}!{self.member}"
+
+    @property
+    def name(self) -> str:
+        """The file's own name, without its folders."""
+        return self.path.name if self.member is None else PurePosixPath(self.member).name
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Folder names below the folder or archive that was walked, then the file's name."""
+        if self.member is not None:
+            return PurePosixPath(self.member).parts
+        return self.path.relative_to(self.root).parts if self.root else (self.path.name,)
+
+    def sibling(self, name: str) -> "File | None":
+        """The file of that name beside this one, or None."""
+        if self.member is None:
+            path = self.path.with_name(name)
+            return File(path, None, self.root) if path.is_file() else None
+        member = str(PurePosixPath(self.member).with_name(name))
+        return File(self.path, member, self.root) if member in _archive(self.path).NameToInfo else None
+
+    def size(self) -> int:
+        """Bytes, unpacked."""
+        try:
+            if self.member is None:
+                return self.path.stat().st_size
+            return _archive(self.path).getinfo(self.member).file_size
+        except OSError as error:
+            raise ReadError(self, _why(error)) from None
+
+    def read(self, limit: int = MAX_FILE) -> bytes:
+        """All bytes; more than `limit` is a `ReadError`."""
+        size = self.size()
+        if size > limit:
+            raise ReadError(self, f"is {size:,} bytes; at most {limit:,} are read")
+        if size == 0:
+            raise ReadError(self, "is empty (0 bytes)")
+        with self.open() as stream:
+            return self._guard(stream.read)
+
+    def head(self, count: int = 512) -> bytes:
+        """The first bytes, for sniffing."""
+        with self.open() as stream:
+            return self._guard(lambda: stream.read(count))
+
+    def open(self) -> "io.BufferedIOBase":
+        """A binary stream; errors of the file system and of the archive become `ReadError`."""
+        if self.member is None:
+            return self._guard(lambda: self.path.open("rb"))
+        archive = self._guard(lambda: _archive(self.path))
+        info = self._guard(lambda: archive.getinfo(self.member))
+        _check_member(self, info)
+        return self._guard(lambda: archive.open(info))  # type: ignore[return-value]
+
+    def fingerprint(self, *, whole: bool = False) -> str:
+        """A key that changes with the content: path, size, mtime_ns, hash of both ends (`whole`: of everything)."""
+        if self.member is not None:
+            info = _archive(self.path).getinfo(self.member)
+            return f"{self.member} {info.file_size} {info.CRC}"
+        try:
+            status = self.path.stat()
+            digest = hashlib.blake2b(digest_size=16)
+            with self.path.open("rb") as file:
+                if whole:
+                    while block := file.read(1 << 20):
+                        digest.update(block)
+                else:
+                    digest.update(file.read(EDGE))
+                    if status.st_size > EDGE:
+                        file.seek(max(EDGE, status.st_size - EDGE))
+                        digest.update(file.read(EDGE))
+        except OSError as error:
+            return f"{self.path} unreadable {error.errno}"
+        return f"{self.path} {status.st_size} {status.st_mtime_ns} {digest.hexdigest()}"
+
+    def _guard(self, action):  # type: ignore[no-untyped-def]
+        try:
+            return action()
+        except (OSError, KeyError, zipfile.BadZipFile, zipfile.zlib.error, EOFError) as error:  # type: ignore[attr-defined]
+            raise ReadError(self, _why(error)) from None
+        except RuntimeError as error:  # zipfile's word for an encrypted member
+            raise ReadError(self, str(error)) from None
+        except NotImplementedError as error:  # a compression method that zipfile lacks
+            raise ReadError(self, str(error)) from None
+
+
+def is_zip(path: Path) -> bool:
+    """Whether `path` is a zip archive by suffix and content (an .npz is one too, but is read as arrays)."""
+    return path.suffix.lower() == ".zip" and path.is_file() and zipfile.is_zipfile(path)
+
+
+def walk(path: Path) -> Iterator[File]:
+    """Every file below a folder, or in a zip, in sorted order; hidden ones, `__MACOSX` and link loops left out.
+
+    Zip archives inside the folder are not opened here: the caller decides.
+    """
+    if path.is_file():
+        yield from _walk_zip(path) if is_zip(path) else [File(path, None, path.parent)]
+        return
+    yield from _walk_folder(path, path, frozenset())
+
+
+def _walk_folder(folder: Path, root: Path, above: frozenset[tuple[int, int]]) -> Iterator[File]:
+    status = folder.stat()
+    here = (status.st_dev, status.st_ino)
+    if here in above:
+        return  # a link that leads back up
+    with os.scandir(folder) as entries:
+        listed = sorted(entries, key=lambda entry: entry.name)
+    for entry in listed:
+        if entry.name.startswith(".") or entry.name == "__MACOSX":
+            continue
+        if entry.is_dir():
+            yield from _walk_folder(Path(entry.path), root, above | {here})
+        else:  # a dangling link counts as a file: reading it will say what is wrong
+            yield File(Path(entry.path), None, root)
+
+
+def _walk_zip(path: Path) -> Iterator[File]:
+    try:
+        archive = _archive(path)
+    except (OSError, zipfile.BadZipFile) as error:
+        raise ReadError(path, f"not a readable zip archive ({_why(error)})") from None
+    infos = archive.infolist()
+    if len(infos) > MAX_MEMBERS:
+        raise ReadError(path, f"holds {len(infos):,} entries; at most {MAX_MEMBERS:,} are read")
+    total = sum(info.file_size for info in infos)
+    if total > MAX_TOTAL:
+        raise ReadError(path, f"unpacks to {total:,} bytes; at most {MAX_TOTAL:,} are read")
+    for info in sorted(infos, key=lambda info: info.filename):
+        parts = PurePosixPath(info.filename).parts
+        if not info.is_dir() and "__MACOSX" not in parts and not any(part.startswith(".") for part in parts[-1:]):
+            yield File(path, info.filename, path)
+
+
+def _check_member(file: File, info: zipfile.ZipInfo) -> None:
+    parts = PurePosixPath(info.filename.replace("\\", "/")).parts
+    if ".." in parts or (parts and (parts[0] == "/" or parts[0].endswith(":"))):
+        raise ReadError(file, "its name points outside the archive (path traversal)")
+    if info.file_size > MAX_MEMBER:
+        raise ReadError(file, f"unpacks to {info.file_size:,} bytes; at most {MAX_MEMBER:,} are read")
+    if info.file_size > MAX_RATIO * max(info.compress_size, 1):
+        raise ReadError(file, f"unpacks to {info.file_size // max(info.compress_size, 1):,} times its packed size")
+
+
+@lru_cache(maxsize=8)
+def _open_archive(path: Path, size: int, mtime_ns: int) -> zipfile.ZipFile:
+    return zipfile.ZipFile(path)
+
+
+def _archive(path: Path) -> zipfile.ZipFile:
+    status = path.stat()
+    return _open_archive(path, status.st_size, status.st_mtime_ns)
+
+
+def _why(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror[0].lower() + error.strerror[1:]
+    return str(error) or type(error).__name__

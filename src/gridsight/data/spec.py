@@ -1,0 +1,68 @@
+"""DataSpec: what was understood of the data, printed before training and kept in the model file."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+from gridsight.core.errors import DataError
+
+Kind = Literal["image", "sound", "series", "volume"]
+Fit = Literal["exact", "crop", "pad"]
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """Everything that a model must know to read an item as it was trained on.
+
+    `spatial` is the size every item is brought to: `fit` says how ("exact": they all have it; "crop": cut to its
+    aspect, then resized; "pad": zeros at the end, longer ones cut in the middle). `dtype` is the type of the decoded
+    items, `rate` samples a second (sound), `sizes` the smallest and largest size seen.
+    """
+
+    name: str
+    kind: Kind
+    ndim: int
+    channels: int
+    spatial: tuple[int, ...]
+    dtype: str
+    classes: tuple[str, ...]
+    fit: Fit = "exact"
+    axes: str | None = None
+    rate: float | None = None
+    sizes: tuple[tuple[int, ...], tuple[int, ...]] | None = None
+    counts: Mapping[str, tuple[int, ...]] | None = None
+    split: str = ""
+    group: str | None = None
+    fields: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes there are."""
+        return len(self.classes)
+
+    @property
+    def full_scale(self) -> float:
+        """The largest value of an integer type (255, 65535, ...); 1.0 for floats."""
+        return {"uint8": 255.0, "uint16": 65535.0, "int16": 32768.0}.get(self.dtype, 1.0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "DataSpec":
+        """The spec that `to_dict` wrote, JSON's lists turned back into tuples."""
+        known = {field.name for field in fields(cls)}
+        unknown = set(values) - known
+        if unknown:
+            raise DataError(f"the model file's data description has unknown entries: {', '.join(sorted(unknown))}")
+        return cls(**{name: _tuples(value) for name, value in values.items()})
+
+
+def _tuples(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return tuple(_tuples(item) for item in value)
+    if isinstance(value, Mapping):
+        return {key: _tuples(item) for key, item in value.items()}
+    return value
