@@ -8,6 +8,7 @@ import json
 import math
 import os
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,19 +23,21 @@ class Console:
 
     def say(self, text: str = "") -> None:
         """A line of prose; also appended to the run's log once it has one."""
-        if self.log is not None:
-            with self.log.open("a", encoding="utf-8") as file:
-                file.write(text + "\n")
+        self._record(text)
         if not self.quiet:
             _write(sys.stderr if self.json else sys.stdout, text + "\n")
 
     def warn(self, text: str) -> None:
         """A line that must be seen, on standard error."""
-        if self.log is not None:
-            with self.log.open("a", encoding="utf-8") as file:
-                file.write(f"warning: {text}\n")
+        self._record(f"warning: {text}")
         if not self.quiet:
             _write(sys.stderr, f"warning: {text}\n")
+
+    def note(self, text: str) -> None:
+        """A line of progress: always in the log, on standard error where no bar is drawn."""
+        self._record(text)
+        if not self.quiet and not sys.stderr.isatty():
+            _write(sys.stderr, text + "\n")
 
     def table(self, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
         """Rows as aligned columns; numbers to the right, thousands grouped."""
@@ -49,6 +52,11 @@ class Console:
         """One object a line on standard output, with `--json` only; NaN and infinities become null."""
         if self.json:
             _write(sys.stdout, dumps(value) + "\n")
+
+    def _record(self, text: str) -> None:
+        if self.log is not None:
+            with self.log.open("a", encoding="utf-8") as file:
+                file.write(text + "\n")
 
     @contextmanager
     def progress(self, what: str, total: int) -> Iterator["Progress"]:
@@ -69,9 +77,14 @@ class Console:
         )
         with RichProgress(*columns, console=RichConsole(file=sys.stderr), transient=True) as bar:
             task = bar.add_task(what, total=total, note="")
+            drawn = 0.0
 
             def move(done: int, note: str) -> None:
-                bar.update(task, completed=done, note=note)
+                nonlocal drawn
+                # a training step can take a millisecond: draw ten times a second
+                if done == total or time.monotonic() - drawn > 0.1:
+                    drawn = time.monotonic()
+                    bar.update(task, completed=done, note=note)
 
             yield Progress(move)
 

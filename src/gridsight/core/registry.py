@@ -81,6 +81,10 @@ class Registry:
                 raise UsageError(f"{self.kind} {name} has no argument {argument!r}; {nearest(argument, known)}")
         return entry.item(**{**entry.arguments, **arguments})
 
+    def accepts(self, name: str, argument: str) -> bool:
+        """Whether the item `name` is built with an argument of that name."""
+        return argument in inspect.signature(self.get(name).item).parameters
+
     def require(self, name: str) -> None:
         """Refuse an unknown name without importing the package's files (no torch): names come from the source."""
         known = set(self._entries) if self._loaded else self.names_in_source()

@@ -35,10 +35,16 @@ def uniform(seed: int, epoch: int, items: Tensor, operation: str, count: int) ->
     import torch
 
     start = _signed(key(seed, epoch, operation))
-    columns = torch.arange(1, count + 1, device=items.device, dtype=torch.int64)
-    z = _mix_torch(items.to(torch.int64)[:, None] * _signed(_GOLDEN) + start)
-    z = _mix_torch(z + columns * _signed(_GOLDEN))
+    z = expand(items.to(torch.int64) * _signed(_GOLDEN) + start, count)
     return ((z >> 40) & 0xFFFFFF).to(torch.float32) / float(1 << 24)
+
+
+def expand(keys: Tensor, count: int) -> Tensor:
+    """64 random bits for each of `count` columns of each key: keys (N,) int64 -> (N, count) int64."""
+    import torch
+
+    columns = torch.arange(1, count + 1, device=keys.device, dtype=torch.int64)
+    return _mix_torch(_mix_torch(keys)[:, None] + columns * _signed(_GOLDEN))
 
 
 def _mix(z: np.ndarray) -> np.ndarray:

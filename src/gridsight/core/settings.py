@@ -84,7 +84,13 @@ def parser(kind: type, verb: str) -> argparse.ArgumentParser:
 def parse(kind: type[S], verb: str, words: Sequence[str]) -> S:
     """Settings from command-line words; a wrong option is a `UsageError` that names the nearest."""
     verb_parser = parser(kind, verb)
-    values, unknown = verb_parser.parse_known_args(list(words))
+    words, stored = _stored(kind, list(words))
+    for action in verb_parser._actions:
+        if action.dest in stored:
+            action.default, action.required = stored[action.dest], False
+            if not action.option_strings:
+                action.nargs = "*" if action.nargs == "+" else "?"
+    values, unknown = verb_parser.parse_known_args(words)
     if unknown:
         flags = [flag for action in verb_parser._actions for flag in action.option_strings]
         wrong = unknown[0].split("=")[0]
@@ -93,6 +99,22 @@ def parse(kind: type[S], verb: str, words: Sequence[str]) -> S:
         raise UsageError(f"unknown {what} {unknown[0]!r}; {hint}")
     given = {name: tuple(v) if isinstance(v, list) else v for name, v in vars(values).items()}
     return make(kind, given, f"gridsight {verb}")
+
+
+def _stored(kind: type, words: list[str]) -> tuple[list[str], dict[str, Any]]:
+    """Take `--settings FILE` out of the words; the values of that file become defaults."""
+    if "--settings" not in words:
+        return words, {}
+    at = words.index("--settings")
+    if at + 1 == len(words):
+        raise UsageError("--settings needs the path of a settings.toml")
+    from pathlib import Path
+
+    path = Path(words[at + 1])
+    if not path.is_file():
+        raise UsageError(f"there is no settings file {path}")
+    settings = from_toml(kind, path.read_text(encoding="utf-8"), str(path))
+    return words[:at] + words[at + 2 :], vars(settings)
 
 
 class _Parser(argparse.ArgumentParser):

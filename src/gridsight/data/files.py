@@ -7,7 +7,9 @@ names that leave the archive are refused, nothing is ever extracted to disk. Lin
 import hashlib
 import io
 import os
+import stat
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -60,16 +62,14 @@ class File:
             if self.member is None:
                 return self.path.stat().st_size
             return _archive(self.path).getinfo(self.member).file_size
-        except OSError as error:
+        except (OSError, KeyError, zipfile.BadZipFile) as error:
             raise ReadError(self, _why(error)) from None
 
     def read(self, limit: int = MAX_FILE) -> bytes:
         """All bytes; more than `limit` is a `ReadError`."""
-        size = self.size()
-        if size > limit:
-            raise ReadError(self, f"is {size:,} bytes; at most {limit:,} are read")
-        if size == 0:
-            raise ReadError(self, "is empty (0 bytes)")
+        if self.member is not None and hasattr(os, "pread"):
+            return self._guard(lambda: _read_member(self, limit))
+        _check_size(self, self.size(), limit)
         with self.open() as stream:
             return self._guard(stream.read)
 
@@ -81,6 +81,9 @@ class File:
     def open(self) -> "io.BufferedIOBase":
         """A binary stream; errors of the file system and of the archive become `ReadError`."""
         if self.member is None:
+            mode = self._guard(self.path.stat).st_mode
+            if not stat.S_ISREG(mode):  # opening a named pipe would wait for ever
+                raise ReadError(self, "is a directory" if stat.S_ISDIR(mode) else "is no regular file")
             return self._guard(lambda: self.path.open("rb"))
         archive = self._guard(lambda: _archive(self.path))
         info = self._guard(lambda: archive.getinfo(self.member))
@@ -124,34 +127,52 @@ def is_zip(path: Path) -> bool:
     return path.suffix.lower() == ".zip" and path.is_file() and zipfile.is_zipfile(path)
 
 
-def walk(path: Path) -> Iterator[File]:
+def walk(path: Path, left_out: list[str] | None = None, errors: list[ReadError] | None = None) -> Iterator[File]:
     """Every file below a folder, or in a zip, in sorted order; hidden ones, `__MACOSX` and link loops left out.
 
+    What is left out is named in `left_out`; a folder that cannot be listed goes to `errors`, or is raised without it.
     Zip archives inside the folder are not opened here: the caller decides.
     """
+    left_out = [] if left_out is None else left_out
     if path.is_file():
-        yield from _walk_zip(path) if is_zip(path) else [File(path, None, path.parent)]
+        yield from _walk_zip(path, left_out) if is_zip(path) else [File(path, None, path.parent)]
         return
-    yield from _walk_folder(path, path, frozenset())
+    yield from _walk_folder(path, path, frozenset(), left_out, errors)
 
 
-def _walk_folder(folder: Path, root: Path, above: frozenset[tuple[int, int]]) -> Iterator[File]:
-    status = folder.stat()
-    here = (status.st_dev, status.st_ino)
-    if here in above:
-        return  # a link that leads back up
-    with os.scandir(folder) as entries:
-        listed = sorted(entries, key=lambda entry: entry.name)
+def members(path: Path) -> list[str]:
+    """The names of all entries of a zip archive as they are stored; folders end with "/"."""
+    return _archive(path).namelist()
+
+
+def _walk_folder(
+    folder: Path, root: Path, above: frozenset[tuple[int, int]], left_out: list[str], errors: list[ReadError] | None
+) -> Iterator[File]:
+    try:
+        status = folder.stat()
+        here = (status.st_dev, status.st_ino)
+        if here in above:
+            left_out.append(f"{folder} (a link that leads back up)")
+            return
+        with os.scandir(folder) as entries:
+            listed = sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        problem = ReadError(folder, f"this folder cannot be listed ({_why(error)})")
+        if errors is None:
+            raise problem from None
+        errors.append(problem)
+        return
     for entry in listed:
         if entry.name.startswith(".") or entry.name == "__MACOSX":
+            left_out.append(entry.path)
             continue
         if entry.is_dir():
-            yield from _walk_folder(Path(entry.path), root, above | {here})
+            yield from _walk_folder(Path(entry.path), root, above | {here}, left_out, errors)
         else:  # a dangling link counts as a file: reading it will say what is wrong
             yield File(Path(entry.path), None, root)
 
 
-def _walk_zip(path: Path) -> Iterator[File]:
+def _walk_zip(path: Path, left_out: list[str]) -> Iterator[File]:
     try:
         archive = _archive(path)
     except (OSError, zipfile.BadZipFile) as error:
@@ -164,13 +185,56 @@ def _walk_zip(path: Path) -> Iterator[File]:
         raise ReadError(path, f"unpacks to {total:,} bytes; at most {MAX_TOTAL:,} are read")
     for info in sorted(infos, key=lambda info: info.filename):
         parts = PurePosixPath(info.filename).parts
-        if not info.is_dir() and "__MACOSX" not in parts and not any(part.startswith(".") for part in parts[-1:]):
+        if info.is_dir():
+            continue
+        if "__MACOSX" in parts or any(part.startswith(".") for part in parts[-1:]):
+            left_out.append(f"{path}!{info.filename}")
+        else:
             yield File(path, info.filename, path)
 
 
+def _read_member(file: File, limit: int) -> bytes:
+    """All bytes of an archive member, read at its place in the file without moving a shared position.
+
+    `zipfile` makes threads wait for each other at one position, and spends more on a member than a small JPEG takes to
+    decode. Checked as there: local header, unpacked size and CRC agree with the directory.
+    """
+    archive = _archive(file.path)
+    info = archive.getinfo(file.member)  # type: ignore[arg-type]
+    _check_size(file, info.file_size, limit)
+    _check_member(file, info)
+    if info.flag_bits & 0x61 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        with archive.open(info) as stream:  # encrypted, patched or packed otherwise: zipfile reads it or says why not
+            return stream.read()
+    if info.compress_size > MAX_MEMBER + (MAX_MEMBER >> 10):
+        raise zipfile.BadZipFile("the packed size of a member makes no sense")
+    name = info.orig_filename.encode("utf-8" if info.flag_bits & 0x800 else "cp437")
+    head = 30 + len(name)
+    handle = archive.fp.fileno()  # type: ignore[union-attr]
+    raw = os.pread(handle, head + 64 + info.compress_size, info.header_offset)
+    if len(raw) < head or not raw.startswith(b"PK\3\4") or raw[30:head] != name:
+        raise zipfile.BadZipFile("a member does not begin where the directory says")
+    start = head + int.from_bytes(raw[28:30], "little")
+    if start > head + 64:  # an unusually long extra field
+        raw, start = os.pread(handle, info.compress_size, info.header_offset + start), 0
+    data = raw[start : start + info.compress_size]
+    if info.compress_type == zipfile.ZIP_DEFLATED:
+        data = zlib.decompressobj(-15).decompress(data, info.file_size + 1)  # one more shows a lying size
+    if len(data) != info.file_size or zlib.crc32(data) != info.CRC:
+        raise zipfile.BadZipFile("a member is damaged: its size or checksum differs from the directory's")
+    return data
+
+
+def _check_size(file: File, size: int, limit: int) -> None:
+    if size > limit:
+        raise ReadError(file, f"is {size:,} bytes; at most {limit:,} are read")
+    if size == 0:
+        raise ReadError(file, "is empty (0 bytes)")
+
+
 def _check_member(file: File, info: zipfile.ZipInfo) -> None:
-    parts = PurePosixPath(info.filename.replace("\\", "/")).parts
-    if ".." in parts or (parts and (parts[0] == "/" or parts[0].endswith(":"))):
+    parts = info.filename.replace("\\", "/").split("/")
+    if ".." in parts or not parts[0] or parts[0].endswith(":"):
         raise ReadError(file, "its name points outside the archive (path traversal)")
     if info.file_size > MAX_MEMBER:
         raise ReadError(file, f"unpacks to {info.file_size:,} bytes; at most {MAX_MEMBER:,} are read")

@@ -7,12 +7,21 @@ from gridsight.core.registry import Registry
 MODELS = Registry("model", "gridsight.models")
 
 
-def create(name: str, *, ndim: int = 2, in_channels: int = 3, num_classes: int = 1000, **arguments: Any) -> Any:
-    """Build the network `name` for `ndim` axes; a wrong name, argument or ndim is a `UsageError` that says what fits.
+def create(
+    name: str,
+    *,
+    ndim: int = 2,
+    in_channels: int | None = None,
+    num_classes: int | None = None,
+    **arguments: Any,
+) -> Any:
+    """Build the network `name` for `ndim` axes; channels and classes that are not given are the publisher's.
+
+    A wrong name, argument or ndim is a `UsageError` that says what fits.
 
     >>> net = create("resnet18", ndim=1, in_channels=12, num_classes=5)
     >>> sum(p.numel() for p in net.parameters())
-    3868037
+    3851397
     """
     from gridsight.core.errors import UsageError
 
@@ -20,4 +29,22 @@ def create(name: str, *, ndim: int = 2, in_channels: int = 3, num_classes: int =
     ndims = MODELS.get(name).tags["ndims"]
     if ndim not in ndims:
         raise UsageError(f"{name} works for ndim {', '.join(map(str, ndims))}, not {ndim}")
-    return MODELS.create(name, ndim=ndim, in_channels=in_channels, num_classes=num_classes, **arguments)
+    shape = {"in_channels": in_channels, "num_classes": num_classes}
+    given = {key: value for key, value in shape.items() if value is not None}
+    return MODELS.create(name, ndim=ndim, **given, **arguments)
+
+
+def published_input(name: str, ndim: int | None = None) -> tuple[int, int, tuple[int, ...]]:
+    """(ndim, in_channels, spatial) of the publisher, in 2-D unless another `ndim` is asked for: the same size an axis.
+
+    >>> published_input("lenet5")
+    (2, 1, (32, 32))
+    """
+    import inspect
+
+    entry = MODELS.get(name)
+    if ndim is None:
+        ndim = 2 if 2 in entry.tags["ndims"] else entry.tags["ndims"][0]
+    in_channels = entry.arguments.get("in_channels", inspect.signature(entry.item).parameters["in_channels"].default)
+    spatial = entry.tags.get("spatial", (32,))
+    return ndim, in_channels, tuple(spatial) if len(spatial) == ndim else (spatial[-1],) * ndim

@@ -10,17 +10,23 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from gridsight.core.errors import UsageError
+
 
 class Net(nn.Module):
     """(N, in_channels, *spatial) -> logits (N, num_classes), stage by stage.
 
-    A subclass takes `ndim`, `in_channels` and `num_classes` as keyword arguments; one that fixes the input size
-    (a flatten head) takes `spatial` as well. `small` holds arguments that build it in under 200,000 parameters for
-    the contract test; `renames` maps a publisher's keys to its own by (pattern, replacement) in order.
+    A subclass takes `ndim`, `in_channels` and `num_classes` as keyword arguments, with the publisher's defaults; one
+    that fixes the input size (a flatten head) takes `spatial` as well and keeps it as `self.spatial`. `small` holds
+    arguments that, put over those of each variant, build it in under 200,000 parameters for the contract test;
+    `others` holds a second value of each argument for which that test cannot guess one. `renames` maps a publisher's
+    keys to its own by (pattern, replacement) in order.
     """
 
     small: ClassVar[dict[str, object]] = {}
+    others: ClassVar[dict[str, object]] = {}
     renames: ClassVar[tuple[tuple[str, str], ...]] = ()
+    spatial: tuple[int, ...] | None = None
 
     def forward_stages(self, x: Tensor, mask: Tensor | None = None) -> Iterator[Tensor]:
         """Yield the output of each stage, from the first to the last; `mask` (N, *spatial) marks the real cells."""
@@ -42,3 +48,15 @@ class Net(nn.Module):
     def to_grid(self, x: Tensor) -> Tensor:
         """A stage as (N, C, *spatial): the identity unless the network works on tokens."""
         return x
+
+    def refuse_mask(self, mask: Tensor | None) -> None:
+        """Networks tagged `masked=False` say so instead of dropping a mask in silence."""
+        if mask is not None:
+            raise UsageError(f"{type(self).__name__} takes no mask: put items of equal size in a batch")
+
+    def require_spatial(self, x: Tensor) -> None:
+        """Refuse an input of another size than the flatten head was built for."""
+        if tuple(x.shape[2:]) != self.spatial:
+            raise UsageError(
+                f"this {type(self).__name__} was built for spatial={self.spatial}, not {tuple(x.shape[2:])}: resize"
+            )

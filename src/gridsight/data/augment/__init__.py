@@ -2,11 +2,76 @@
 
 An operation is a function `(x, u, strength) -> x` with x (N, C, *spatial) float, u (N, count) uniform in [0, 1) and
 `strength` in the unit that its docstring names; strength 0 is the identity. It draws nothing itself: the caller makes
-`u` with `core.seed.uniform(seed, epoch, items, operation, count)`, so an item's augmentation never depends on its batch.
-Registered tags: `ndims`, `count(ndim) -> int` numbers an item, `domain` ("grid": before the network; "signal": on raw
-samples, before the front end; "spectrum": on (N, C, mel, time) after it), `label_risk`: why it could change a label.
+`u` with `core.seed.uniform(seed, epoch, items, operation, count)`: what is done to an item never depends on its batch.
+Registered tags: `ndims`; `count(ndim) -> int` numbers an item; `most`, the largest strength that makes sense;
+`domains` ("grid": before the network; "signal": on raw samples, before the front end; "spectrum": on (N, C, mel, time)
+after it; a tag of the domain's name holds the arguments that it adds); `label_risk`: why it could change a label, ""
+where it cannot. A geometric operation also has `matrix(u, strength, spatial) -> (N, ndim, ndim + 1)` (`nn/warp.py`)
+and `exact`: true when it copies cells and never interpolates.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from gridsight.core.errors import UsageError
 from gridsight.core.registry import Registry
+from gridsight.data.augment._guard import guard as guard
+from gridsight.data.augment._guard import guarded as guarded
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Recipe = Sequence[tuple[str, float]]
+"""Operations in the order in which they are applied, each with its strength."""
 
 AUGMENTS = Registry("augmentation", "gridsight.data.augment")
+
+
+def check(operations: Recipe, ndim: int) -> None:
+    """Refuse, as `UsageError`, a recipe with an unknown or repeated operation or with a strength out of range."""
+    for name, strength in operations:
+        tags = AUGMENTS.get(name).tags
+        if not 0 <= strength <= tags["most"]:
+            raise UsageError(f"augmentation {name} takes a strength from 0 to {tags['most']:g}, not {strength:g}")
+        if ndim not in tags["ndims"] and tags["domains"] != ("spectrum",):
+            raise UsageError(f"augmentation {name} works for ndim {', '.join(map(str, tags['ndims']))}, not {ndim}")
+    names = [name for name, _ in operations]
+    if len(set(names)) < len(names):
+        raise UsageError(f"an augmentation is asked for twice in {', '.join(names)}; once each, in the order wanted")
+
+
+def apply(x: Tensor, items: Tensor, seed: int, epoch: int, operations: Recipe, domain: str = "grid") -> Tensor:
+    """The batch x (N, C, *spatial), whose items have the numbers `items` (N,) int64, after a recipe; same shape.
+
+    Runs the operations whose domain is `domain` and whose strength is not 0, in their order; neighbours that are
+    geometric become one resampling. An item's result is a function of (seed, epoch, its number) and its cells alone.
+    """
+    import torch
+
+    from gridsight.core import seed as random
+    from gridsight.nn.warp import compose, warp, warp_exact
+
+    ndim = x.dim() - 2
+    channels_last = {2: torch.channels_last, 3: torch.channels_last_3d}.get(ndim, torch.contiguous_format)
+    keep = channels_last if x.is_contiguous(memory_format=channels_last) else torch.contiguous_format
+    matrix, exact = None, True
+
+    def moved() -> Tensor:
+        return x if matrix is None else (warp_exact if exact else warp)(x, matrix)
+
+    for name, strength in operations:
+        entry = AUGMENTS.get(name)
+        if domain not in entry.tags["domains"] or strength == 0:
+            continue
+        u = random.uniform(seed, epoch, items.to(x.device), name, entry.tags["count"](ndim))
+        if "matrix" in entry.tags:
+            new = entry.tags["matrix"](u, strength, tuple(x.shape[2:]))
+            matrix = new if matrix is None else compose(matrix, new)
+            exact = exact and entry.tags["exact"]
+        else:
+            x, matrix, exact = moved(), None, True
+            operation: Callable[..., Tensor] = entry.item
+            x = operation(x, u, strength, **entry.tags.get(domain, {}))
+    return moved().contiguous(memory_format=keep)  # gathering rows loses channels-last memory: give it back

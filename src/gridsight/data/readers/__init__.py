@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from gridsight.core.errors import ReadError
 from gridsight.core.registry import Registry
 from gridsight.data.files import File
 from gridsight.data.sample import Header, Sample
@@ -23,15 +24,25 @@ class Reader:
         """Whether the file is of this format, from its first 512 bytes and its name."""
         raise NotImplementedError
 
-    def read(self, file: File, axes: str | None = None) -> Iterator[Sample]:
-        """Every item of the file. `axes` overrides a guessed order of array axes, such as "NCL" or "NHWC"."""
+    def read(self, file: File, axes: str | None = None) -> Iterator[Sample | ReadError]:
+        """Every item of the file; one bad item of many is yielded as a `ReadError`, a bad file raises it.
+
+        `axes` overrides a guessed order of array axes, such as "NCL" or "NHWC".
+        """
         raise NotImplementedError
 
+    def read_single(self, file: File, axes: str | None = None) -> Sample:
+        """The file as one item, as when its label comes from its folder or its name."""
+        for sample in self.read(file, axes):
+            if isinstance(sample, ReadError):
+                raise sample
+            return sample
+        raise ReadError(file, "holds no items")
+
     def probe(self, file: File, axes: str | None = None) -> Header:
-        """Shape and type without decoding where the format allows it; the default reads the file."""
-        samples = list(self.read(file, axes))
-        first = samples[0].array
-        return Header(first.shape[0], first.shape[1:], first.dtype.name, samples[0].rate, len(samples))
+        """Shape and type of a file that is one item, without decoding where the format allows it."""
+        sample = self.read_single(file, axes)
+        return Header(sample.array.shape[0], sample.array.shape[1:], sample.array.dtype.name, sample.rate)
 
     def write_example(self, folder: Path) -> list[tuple[Path, list[Sample]]]:
         """Write small examples into `folder`; each file with the samples that reading it must give back."""

@@ -1,0 +1,148 @@
+"""The model file: one safetensors file that holds all a model is, and nothing that differs between two equal runs.
+
+Tensors: the network's state under its own keys, `test.x` (raw items) and `test.logits` (what the network says of them).
+Metadata: JSON under the one key `gridsight`: format version, architecture and arguments, DataSpec, front end,
+calibration, metrics, data fingerprint, versions. Time, date, path and host go to environment.json. No pickle anywhere.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gridsight.core.errors import UsageError
+from gridsight.data.spec import DataSpec
+from gridsight.models import create
+from gridsight.nn.frontend import FrontEnd, FrontEndSettings
+from gridsight.train.snapshot import below, load_tensors, save_tensors, under
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """`temperature` divides the logits; an answer below `threshold` is unsure (None: no data to fit it on).
+
+    `coverage` is the share of validation items that the threshold lets through; `quantiles` are those of the largest
+    probability over the validation items, evenly spaced from the least to the largest, so that another can be chosen.
+    """
+
+    calibrated: bool = False
+    temperature: float = 1.0
+    threshold: float | None = None
+    coverage: float | None = None
+    quantiles: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A network with all it needs to read a raw item and answer."""
+
+    architecture: str
+    arguments: Mapping[str, Any]
+    ndim: int
+    in_channels: int
+    net: nn.Module
+    front: FrontEndSettings
+    spec: DataSpec
+    task: str = "classify"
+    calibration: Calibration = field(default_factory=Calibration)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    fingerprint: str = ""
+
+    def front_end(self) -> FrontEnd:
+        """The front end as a layer."""
+        return FrontEnd(self.front, self.spec.ndim)
+
+
+def save_model(path: Path, model: Model) -> None:
+    """Write the model with a test vector: two raw items of random numbers and their logits."""
+    from gridsight.core import seed as hashing
+
+    shape = (2, model.spec.channels, *model.spec.spatial)
+    cells = torch.tensor(shape[1:]).prod()
+    noise = hashing.uniform(0, 0, torch.arange(2), "test vector", int(cells)).view(shape)
+    dtype = getattr(torch, model.spec.dtype)
+    x = (noise * model.spec.full_scale).to(dtype)
+    metadata = {
+        "format": FORMAT,
+        "architecture": model.architecture,
+        "arguments": dict(model.arguments),
+        "ndim": model.ndim,
+        "in_channels": model.in_channels,
+        "task": model.task,
+        "spec": model.spec.to_dict(),
+        "front": model.front.to_dict(),
+        "calibration": asdict(model.calibration),
+        "metrics": dict(model.metrics),
+        "fingerprint": model.fingerprint,
+        "versions": {"gridsight": _version(), "torch": torch.__version__.split("+")[0]},
+    }
+    tensors = model.net.state_dict() | under("test", {"x": x, "logits": _logits(model, x)})
+    save_tensors(path, tensors, metadata)
+
+
+def load_model(path: Path) -> Model:
+    """The model that `save_model` wrote; a file of another program or of a newer format is a `UsageError`."""
+    if not path.is_file():
+        raise UsageError(f"there is no model file {path}")
+    tensors, metadata = load_tensors(path)
+    if metadata.get("format") != FORMAT:
+        found = metadata.get("format", "none (is it a resume file?)")
+        raise UsageError(f"{path} has model format {found}; this gridsight reads {FORMAT}")
+    spec = DataSpec.from_dict(metadata["spec"])
+    net = create(
+        metadata["architecture"],
+        ndim=metadata["ndim"],
+        in_channels=metadata["in_channels"],
+        num_classes=spec.num_classes,
+        **_tuples(metadata["arguments"]),
+    )
+    net.load_state_dict({name: value for name, value in tensors.items() if not name.startswith("test.")})
+    return Model(
+        metadata["architecture"],
+        _tuples(metadata["arguments"]),
+        metadata["ndim"],
+        metadata["in_channels"],
+        net.eval(),
+        FrontEndSettings.from_dict(metadata["front"]),
+        spec,
+        metadata["task"],
+        Calibration(**_tuples(metadata["calibration"])),
+        metadata["metrics"],
+        metadata["fingerprint"],
+    )
+
+
+def test_vector_error(path: Path) -> float:
+    """Largest difference between the logits stored in a model file and those computed here."""
+    tensors, _ = load_tensors(path)
+    test = below("test", tensors)
+    return float((_logits(load_model(path), test["x"]) - test["logits"]).abs().max())
+
+
+@torch.no_grad()
+def _logits(model: Model, x: Tensor) -> Tensor:
+    training = model.net.training
+    model.net.eval()
+    logits = model.net(model.front_end()(x)).float()
+    model.net.train(training)
+    return logits
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("gridsight")
+
+
+def _tuples(value: Any) -> Any:
+    """JSON has lists only; constructors take tuples."""
+    if isinstance(value, list):
+        return tuple(_tuples(item) for item in value)
+    if isinstance(value, Mapping):
+        return {key: _tuples(item) for key, item in value.items()}
+    return value

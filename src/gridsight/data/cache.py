@@ -1,0 +1,224 @@
+"""The cache: every item decoded once, brought to the DataSpec's form and kept in a memory-mapped file.
+
+key = source fingerprint (readers, their versions, every file's path, size, mtime_ns and ends) and decode settings.
+A cache is built under a temporary name, locked against a second builder, renamed, and never edited in place. The
+folder `$GRIDSIGHT_CACHE` (default: the user's cache) is bounded by 20 GB or half of the free space; oldest goes first.
+Nothing is dropped in silence: an item that cannot be read is kept in `bad` with its path and the reason.
+"""
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gridsight.core import seed as hashing
+from gridsight.core.console import Console
+from gridsight.core.errors import DataError, ReadError
+from gridsight.data.conform import conform
+from gridsight.data.names import natural_order
+from gridsight.data.sample import Header, Sample
+from gridsight.data.source import Item, Source
+from gridsight.data.spec import DataSpec
+from gridsight.data.survey import survey
+
+VERSION = 1
+LIMIT = 20 << 30
+CHUNK = 512
+
+
+@dataclass(frozen=True, eq=False)
+class Cached:
+    """`x` (n, channels, *spatial) memory-mapped, `y` (n,) class indices (-1: no label), what each item is, what failed."""
+
+    spec: DataSpec
+    x: np.ndarray
+    y: np.ndarray
+    paths: list[str]
+    splits: list[str | None]
+    groups: list[str | None]
+    bad: list[str]
+    fingerprint: str
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+
+def cache_folder() -> Path:
+    """`$GRIDSIGHT_CACHE`, else the user's cache folder."""
+    given = os.environ.get("GRIDSIGHT_CACHE")
+    if given:
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gridsight"
+
+
+def cached(source: Source, console: Console, *, size: int | None = None, verify: bool = False) -> Cached:
+    """The decoded items of a source, from the cache or built into it now."""
+    fingerprint = f"{hashing.key(source.fingerprint(verify), str(source.group), str(size), VERSION):016x}"
+    folder = cache_folder() / "items" / fingerprint
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _lock(folder.with_suffix(".lock")):
+            if not (folder / "meta.json").exists():
+                _build(source, folder, console, size)
+        (folder / "meta.json").touch()
+        return _open(folder, fingerprint)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise DataError(f"the disk of the cache {cache_folder()} is full; set GRIDSIGHT_CACHE to another") from None
+        raise DataError(f"the cache {cache_folder()} cannot be used ({error.strerror}); set GRIDSIGHT_CACHE") from None
+
+
+def decode(source: Source, item: Item) -> Iterator[Sample | ReadError]:
+    """Every sample of one item with its label, split and group filled in; what fails comes as a `ReadError`."""
+    reader = source.readers[item.reader]
+    try:
+        samples: Iterable[Sample | ReadError]
+        many = _holds_many(item)
+        samples = reader.read(item.file, source.axes) if many else [reader.read_single(item.file, source.axes)]
+        for sample in samples:
+            if isinstance(sample, ReadError):
+                yield sample
+                continue
+            group = item.fields.get(source.group) if source.group else sample.group
+            yield replace(sample, label=sample.label or item.label, split=sample.split or item.split, group=group)
+    except ReadError as error:
+        yield error
+
+
+def _holds_many(item: Item) -> bool:
+    # a file whose label comes from outside (folder or name) is one item, whatever its format could hold
+    return item.label is None
+
+
+def _build(source: Source, folder: Path, console: Console, size: int | None) -> None:
+    headers, bad = _probe(source, console)
+    sound = any(header.rate for header in headers)
+    spec = survey(source.name, headers, sound=sound, size=size, axes=source.axes, notes=source.notes)
+    expected = sum(header.count for header in headers) * int(np.prod((spec.channels, *spec.spatial)))
+    _make_room(folder.parent, expected * np.dtype(spec.dtype).itemsize)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        kept: list[Sample] = []
+        with (temporary / "x.bin").open("wb") as file, console.progress("decoding", len(source.items)) as bar:
+            for done, samples in enumerate(_decoded(source, spec), 1):
+                for sample in samples:
+                    if isinstance(sample, ReadError):
+                        bad.append(str(sample))
+                    elif sample.label is None:
+                        bad.append(f"{sample.path}: has no label")
+                    else:
+                        sample.array.tofile(file)
+                        kept.append(replace(sample, array=np.empty(0)))
+                bar.update(done)
+        if not kept:
+            raise DataError(f"{source.name} has no readable items" + (f"; first: {bad[0]}" if bad else ""))
+        meta = {
+            "spec": _with_classes(spec, kept, source).to_dict(),
+            "labels": [sample.label for sample in kept],
+            "paths": [sample.path for sample in kept],
+            "splits": [sample.split for sample in kept],
+            "groups": [sample.group for sample in kept],
+            "bad": bad,
+        }
+        (temporary / "meta.json").write_text(json.dumps(meta, ensure_ascii=False), encoding="utf-8")
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _probe(source: Source, console: Console) -> tuple[list[Header], list[str]]:
+    """Headers of all items, each distinct one once with its count, and what the source could not use."""
+    bad = [str(error) for error in source.bad]
+
+    def probe(item: Item) -> Counter[Header]:
+        try:
+            reader = source.readers[item.reader]
+            if not _holds_many(item):
+                return Counter([reader.probe(item.file, source.axes)])
+            samples = (s for s in reader.read(item.file, source.axes) if isinstance(s, Sample))
+            return Counter(Header(s.array.shape[0], s.array.shape[1:], s.array.dtype.name, s.rate) for s in samples)
+        except ReadError:
+            return Counter()  # decoding will meet the same fault and name it
+
+    counted: Counter[Header] = Counter()
+    with console.progress("looking", len(source.items)) as bar:
+        for done, found in enumerate(_in_threads(probe, source.items), 1):
+            counted += found
+            bar.update(done)
+    return [replace(header, count=count) for header, count in counted.items()], bad
+
+
+def _decoded(source: Source, spec: DataSpec) -> Iterator[list[Sample | ReadError]]:
+    def read(item: Item) -> list[Sample | ReadError]:
+        out: list[Sample | ReadError] = []
+        for sample in decode(source, item):
+            try:
+                out.append(sample if isinstance(sample, ReadError) else replace(sample, array=conform(sample, spec)))
+            except ReadError as error:
+                out.append(error)
+        return out
+
+    return _in_threads(read, source.items)
+
+
+def _in_threads(work, items: Sequence[Item]) -> Iterator[Any]:  # type: ignore[no-untyped-def]
+    """Results in order, a chunk at a time, so that a slow disk never piles up decoded items in memory."""
+    if len(items) < 4:
+        yield from map(work, items)
+        return
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        for start in range(0, len(items), CHUNK):
+            yield from pool.map(work, items[start : start + CHUNK])
+
+
+def _with_classes(spec: DataSpec, kept: Sequence[Sample], source: Source) -> DataSpec:
+    classes = natural_order({sample.label for sample in kept if sample.label is not None})
+    if len(classes) < 2:
+        raise DataError(f"{spec.name} has one class only ({classes[0]!r}); a classifier needs at least two")
+    return replace(spec, classes=tuple(classes), split=source.split, group=source.group, fields=tuple(source.fields))
+
+
+def _open(folder: Path, fingerprint: str) -> Cached:
+    meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+    spec = DataSpec.from_dict(meta["spec"])
+    index = {name: i for i, name in enumerate(spec.classes)}
+    y = np.array([index[label] for label in meta["labels"]], np.int64)
+    x = np.memmap(folder / "x.bin", spec.dtype, "r", shape=(len(y), spec.channels, *spec.spatial))
+    return Cached(spec, x, y, meta["paths"], meta["splits"], meta["groups"], meta["bad"], fingerprint)
+
+
+def _make_room(folder: Path, needed: int) -> None:
+    """Drop the oldest caches until `needed` bytes fit under the bound."""
+    caches = sorted(folder.glob("*/meta.json"), key=lambda path: path.stat().st_mtime)
+    sizes = {meta.parent: sum(f.stat().st_size for f in meta.parent.iterdir()) for meta in caches}
+    used = sum(sizes.values())
+    limit = min(LIMIT, (shutil.disk_usage(folder).free + used) // 2)
+    if needed > limit:
+        raise DataError(
+            f"the decoded items need {needed / 1e9:.1f} GB and the cache {folder.parent} may take {limit / 1e9:.1f} GB; "
+            "give a smaller --size, or set GRIDSIGHT_CACHE to a larger disk"
+        )
+    for path in sizes:
+        if used + needed <= limit:
+            return
+        shutil.rmtree(path, ignore_errors=True)
+        used -= sizes[path]
+
+
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    import fcntl
+
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,103 @@
+"""Bring one decoded item to the form that a model was trained on: channels, type, rate and size.
+
+The only such path: the cache, evaluation and prediction all call `conform`, so what goes in is what was trained on.
+Integers stay integers of the data's type (a resize rounds back), so a cached item equals a predicted one bit for bit.
+"""
+
+import numpy as np
+
+from gridsight.core.errors import ReadError
+from gridsight.data.sample import Sample
+from gridsight.data.spec import DataSpec
+
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as Pillow's "L"
+_FULL = {"uint8": 255.0, "uint16": 65535.0, "int16": 32768.0}
+
+
+def conform(sample: Sample, spec: DataSpec) -> np.ndarray:
+    """(channels, *spatial) of `spec.dtype` from a sample of any size, depth and, where it makes sense, channels."""
+    x, path = sample.array, sample.path
+    if x.ndim != spec.ndim + 1:
+        raise ReadError(path, f"has {x.ndim - 1} axes {x.shape[1:]} where the data have {spec.ndim}")
+    if 0 in x.shape:
+        raise ReadError(path, f"is empty (shape {x.shape})")
+    x = _channels(x, spec, path)
+    x = _depth(x, spec, path)
+    if spec.rate and sample.rate and sample.rate != spec.rate:
+        x = _resample(x, sample.rate, spec.rate)
+    if x.shape[1:] != spec.spatial:
+        x = _size(x, spec, path)
+    return np.ascontiguousarray(x)
+
+
+def _channels(x: np.ndarray, spec: DataSpec, path: str) -> np.ndarray:
+    have, want = x.shape[0], spec.channels
+    if have == want:
+        return x
+    if spec.kind == "sound" and want == 1:
+        return x.mean(0, keepdims=True, dtype=np.float32)
+    if spec.kind == "image" and (have, want) == (1, 3):
+        return np.repeat(x, 3, 0)
+    if spec.kind == "image" and (have, want) == (3, 1):
+        gray = np.tensordot(_LUMA, x.astype(np.float32), 1)[None]
+        return gray if x.dtype.kind == "f" else np.rint(gray).astype(x.dtype)
+    raise ReadError(path, f"has {have} channels where the data have {want}")
+
+
+def _depth(x: np.ndarray, spec: DataSpec, path: str) -> np.ndarray:
+    have, want = x.dtype.name, spec.dtype
+    if have == want:
+        return x
+    if want == "float32":
+        return (x / _FULL[have]).astype(np.float32) if have in _FULL else x.astype(np.float32)
+    if (have, want) == ("uint8", "uint16"):
+        return x.astype(np.uint16) * np.uint16(257)
+    if (have, want) == ("uint16", "uint8"):
+        return np.rint(x / 257.0).astype(np.uint8)
+    raise ReadError(path, f"holds {have} values where the data are {want}")
+
+
+def _resample(x: np.ndarray, have: float, want: float) -> np.ndarray:
+    from fractions import Fraction
+
+    from scipy.signal import resample_poly
+
+    ratio = Fraction(want / have).limit_denominator(1000)
+    return resample_poly(x, ratio.numerator, ratio.denominator, axis=-1).astype(x.dtype)
+
+
+def _size(x: np.ndarray, spec: DataSpec, path: str) -> np.ndarray:
+    if spec.fit == "pad":
+        return _pad(x, spec.spatial)
+    if spec.kind == "series":
+        raise ReadError(path, f"has {x.shape[-1]} steps where the model takes exactly {spec.spatial[-1]}")
+    return _crop_and_resize(x, spec.spatial)
+
+
+def _pad(x: np.ndarray, spatial: tuple[int, ...]) -> np.ndarray:
+    """Cut the middle out of what is longer, add zeros at the end of what is shorter."""
+    out = np.zeros((x.shape[0], *spatial), x.dtype)
+    source, target = [slice(None)], [slice(None)]
+    for have, want in zip(x.shape[1:], spatial, strict=True):
+        start = max(0, (have - want) // 2)
+        source.append(slice(start, start + min(have, want)))
+        target.append(slice(0, min(have, want)))
+    out[tuple(target)] = x[tuple(source)]
+    return out
+
+
+def _crop_and_resize(x: np.ndarray, spatial: tuple[int, ...]) -> np.ndarray:
+    """Cut the largest centred box of the target's aspect, then resize it with an antialiasing filter."""
+    import torch
+
+    from gridsight.nn.resample import resize
+
+    scale = min(have / want for have, want in zip(x.shape[1:], spatial, strict=True))
+    box = [slice(None)]
+    for have, want in zip(x.shape[1:], spatial, strict=True):
+        keep = min(have, max(1, round(want * scale)))
+        start = (have - keep) // 2
+        box.append(slice(start, start + keep))
+    values = torch.from_numpy(np.ascontiguousarray(x[tuple(box)], dtype=np.float32))[None]
+    resized = resize(values, spatial)[0].numpy()
+    return resized if x.dtype.kind == "f" else np.rint(resized).clip(0, _FULL[x.dtype.name]).astype(x.dtype)

@@ -1,0 +1,422 @@
+"""How files lie in a folder or archive, and what that says: class folders, splits, names, containers.
+
+Understood: `class/*` and `train/class/*`, on disk, in a zip, or in one zip a split; files whose labels lie in their
+names (a pattern); arrays with their labels (IDX, npz, npy, CIFAR binary, .ts), alone or beside their test part.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gridsight.core.errors import ReadError, UsageError
+from gridsight.data.files import File, is_zip, walk
+from gridsight.data.names import Pattern, holds_labels, natural_order, outside, propose, split_in, split_of
+from gridsight.data.readers import READERS, Reader, find_reader
+from gridsight.data.source import Item, Source, short_name
+
+NOT_DATA = (".txt", ".md", ".rst", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".html", ".htm", ".pdf", ".log", ".ini")
+NOT_DATA += (".yml", ".yaml", ".toml", ".py", ".sh", ".ipynb", ".doc", ".docx", ".xls", ".xlsx", ".db", ".arff", ".bak")
+NOT_DATA_NAMES = ("license", "licence", "copying", "readme", "notice", "sha256sums", "md5sums", "citation.cff")
+VAGUE = (".bin", ".gz", ".tar", ".tgz", ".tar.gz", ".dat", ".raw")
+"""Suffixes that many formats share: only the content tells."""
+
+
+@dataclass
+class Entry:
+    """One file of data: its path below what was given, its reader, and the split that its place says.
+
+    `parts` start where class folders may start; what was recognised above them moves to `above`.
+    """
+
+    file: File
+    parts: tuple[str, ...]
+    reader: str
+    split: str | None = None
+    above: tuple[str, ...] = ()
+
+    def descend(self) -> None:
+        """Leave the first folder behind."""
+        self.above, self.parts = (*self.above, self.parts[0]), self.parts[1:]
+
+
+@dataclass
+class Listing:
+    """Everything below one folder or archive, sorted into what it is; `folders` are named, empty ones too."""
+
+    entries: list[Entry] = field(default_factory=list)
+    archives: list[Path] = field(default_factory=list)
+    bad: list[ReadError] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
+    split: str = ""
+    notes: list[str] = field(default_factory=list)
+
+
+def understand(path: Path, pattern: str | None = None) -> Source:
+    """The source at an existing path, or at the first part of the names of one set's files."""
+    compiled = Pattern(pattern) if pattern is not None else None
+    if path.is_dir() or is_zip(path):
+        listing = _list(path)
+        if not listing.entries and listing.archives:
+            listing = _list_archives(path, listing)
+        else:
+            listing.ignored += map(str, listing.archives)
+            listing.split = _split_by_folder(path, listing)
+    else:
+        listing = _one_file(path)
+    if not listing.entries:
+        raise _nothing(path, listing)
+    _one_kind(path, listing.entries)
+    if compiled is not None:
+        return _by_pattern(path, listing, compiled)
+    if all(len(entry.parts) == 1 for entry in listing.entries):
+        if all(READERS.get(entry.reader).tags["many"] for entry in listing.entries):
+            return _containers(path, listing)
+        raise _flat(path, listing.entries)
+    return _by_folder(path, listing)
+
+
+def starts_a_set(path: Path) -> bool:
+    """Whether files such as `<path>_TRAIN.ts` exist, where `path` itself does not."""
+    return bool(path.name) and path.parent.is_dir() and bool(_parts_of_set(path))
+
+
+def _parts_of_set(path: Path) -> list[Path]:
+    """Files beside `path` that are named as it is but for a word that says the split: `GunPoint` and its two .ts."""
+    wanted, found = path.name.lower(), []
+    for entry in sorted(path.parent.iterdir()):
+        split, rest = split_in(entry.name)
+        if split is not None and rest.partition("*")[0].rstrip("_-. ") == wanted and entry.is_file():
+            found.append(entry)
+    return found
+
+
+# ---- what lies there
+
+
+def _list(root: Path) -> Listing:
+    listing = Listing()
+    suffixes = _suffixes()
+    start = len(root.parts)
+    for file in walk(root, listing.ignored, listing.bad):
+        if file.member is None:
+            parts = file.path.parts[start:]
+        else:
+            parts = tuple(file.member.replace("\\", "/").split("/"))
+            if problem := outside(parts, file):
+                listing.bad.append(problem)
+                continue
+        _sort_in(listing, file, parts, suffixes)
+    return listing
+
+
+def _sort_in(listing: Listing, file: File, parts: tuple[str, ...], suffixes: dict[str, list[str]]) -> None:
+    name = parts[-1].lower()
+    known = [suffixes[name[i:]] for i, letter in enumerate(name) if letter == "." and name[i:] in suffixes]
+    if known and len(known[0]) == 1 and not name.endswith(VAGUE):
+        listing.entries.append(Entry(file, parts, known[0][0]))
+    elif name.endswith(".zip"):
+        listing.archives.append(file.path) if file.member is None else listing.ignored.append(str(file))
+    elif not known and (name.endswith(NOT_DATA) or name in NOT_DATA_NAMES):
+        listing.ignored.append(str(file))
+    else:
+        try:
+            found = find_reader(file) if file.size() else None
+        except ReadError as error:
+            listing.bad.append(error)
+            return
+        if found is not None:
+            listing.entries.append(Entry(file, parts, found[0]))
+        else:
+            listing.bad.append(ReadError(file, _why_unknown(file)))
+
+
+def _suffixes() -> dict[str, list[str]]:
+    table: dict[str, list[str]] = {}
+    for entry in READERS.entries():
+        for suffix in entry.tags["suffixes"]:
+            table.setdefault(suffix.lower(), []).append(entry.name)
+    return table
+
+
+def _why_unknown(file: File) -> str:
+    if file.size() == 0:
+        return "is empty (0 bytes)"
+    head = file.head()
+    if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
+        return "is a Python pickle, which can run any program and is never loaded; for CIFAR take the binary version"
+    return "is of no known format"
+
+
+def _list_archives(path: Path, outer: Listing) -> Listing:
+    """One archive of everything, or one a split whose name or top folder says which."""
+    joined = Listing(bad=outer.bad, ignored=outer.ignored)
+    splits = set()
+    for archive in outer.archives:
+        inner = _list(archive)
+        words = _split_by_folder(archive, inner)
+        if not words and len(outer.archives) > 1:
+            split, _ = split_in(archive.name)
+            if split is None:
+                names = ", ".join(a.name for a in outer.archives)
+                raise UsageError(f"{path} holds several archives ({names}); name one of them")
+            for entry in inner.entries:
+                entry.split = split
+        splits |= {entry.split for entry in inner.entries}
+        joined.entries += inner.entries
+        joined.bad += inner.bad
+        joined.ignored += [*inner.ignored, *map(str, inner.archives)]
+        joined.notes += inner.notes
+        joined.split = words
+    if len(outer.archives) > 1:
+        joined.split = "archives " + ", ".join(archive.name for archive in outer.archives)
+    return joined
+
+
+def _one_file(path: Path) -> Listing:
+    """A file of arrays, with the other part of the same set that lies beside it (train and test)."""
+    listing = Listing()
+    paths = [path]
+    if not path.exists():
+        paths = _parts_of_set(path)
+    elif split_in(path.name)[0] is not None:
+        twin = split_in(path.name)[1]
+        paths = [p for p in sorted(path.parent.iterdir()) if split_in(p.name)[1] == twin and p.is_file()]
+    for part in paths or [path]:
+        _sort_in(listing, File(part, None, part.parent), (part.name,), _suffixes())
+    if not listing.entries and listing.bad:
+        raise UsageError(str(listing.bad[0]))
+    if any(not READERS.get(entry.reader).tags["many"] for entry in listing.entries):
+        raise UsageError(f"{path} is one item; a data set is a folder of them, one folder a class")
+    _add_labels(listing, path.parent)
+    return listing
+
+
+def _add_labels(listing: Listing, folder: Path) -> None:
+    """Files of labels beside arrays: their readers look for them, the fingerprint counts them."""
+    have = {entry.file.path for entry in listing.entries}
+    readers = {entry.reader for entry in listing.entries}
+    for path in sorted(folder.iterdir()):
+        if path not in have and path.is_file() and holds_labels(path.name):
+            other = Listing()
+            _sort_in(other, File(path, None, folder), (path.name,), _suffixes())
+            listing.entries += [entry for entry in other.entries if entry.reader in readers]
+
+
+# ---- splits
+
+
+def _split_by_folder(root: Path, listing: Listing) -> str:
+    """Strip folders that hold everything, then take top folders named train, test, ... as splits; the words for it."""
+    entries = listing.entries
+    while entries:
+        tops = {entry.parts[0] if len(entry.parts) > 1 else "" for entry in entries}
+        top = next(iter(tops))
+        if len(tops) > 1 or not top or split_of(top) or all(len(entry.parts) == 2 for entry in entries):
+            break
+        if len(_folders(root, entries[0].above)) > 1:
+            break  # other class folders lie beside it, empty
+        for entry in entries:
+            entry.descend()
+    found = {entry.parts[0]: split_of(entry.parts[0]) for entry in entries if len(entry.parts) > 1}
+    named = {name: split for name, split in found.items() if split}
+    loose = any(len(entry.parts) == 1 for entry in entries)
+    whole = len(named) == len(found) == 1 and not loose
+    if not whole and not ("train" in named.values() and len(set(named.values())) > 1):
+        return ""  # classes may be called "test" too
+    kept, extra = [], Counter[str]()
+    for entry in entries:
+        if entry.parts[0] in named and len(entry.parts) > 1:
+            entry.split = named[entry.parts[0]]
+            entry.descend()
+            kept.append(entry)
+        else:
+            extra[entry.parts[0] if len(entry.parts) > 1 else "."] += 1
+            listing.ignored.append(str(entry.file))
+    listing.entries = kept
+    for name, count in extra.items():
+        place = "the top folder" if name == "." else f"{name}/"
+        listing.notes.append(f"{count:,} files in {place} beside {'/, '.join(named)}/ are not used")
+    return f"{'folders' if len(named) > 1 else 'folder'} {'/'.join(natural_order(named))}"
+
+
+def _folders(root: Path, prefix: Sequence[str]) -> list[str]:
+    """Names of the folders at `prefix` below a folder or archive, empty ones too."""
+    if root.is_dir():
+        with os.scandir(root.joinpath(*prefix)) as entries:
+            return [e.name for e in entries if e.is_dir() and not e.name.startswith(".") and e.name != "__MACOSX"]
+    from gridsight.data.files import members
+
+    depth, wanted = len(prefix), tuple(prefix)
+    names = (tuple(name.replace("\\", "/").split("/")) for name in members(root))
+    found = {parts[depth] for parts in names if len(parts) > depth + 1 and parts[:depth] == wanted}
+    return [name for name in found if not name.startswith(".") and name != "__MACOSX"]
+
+
+# ---- labels
+
+
+def _by_folder(path: Path, listing: Listing) -> Source:
+    """The class is the first folder, below the split's if there is one."""
+    items, loose, deeper = [], [], 0
+    for entry in listing.entries:
+        if len(entry.parts) == 1:
+            loose.append(ReadError(entry.file, "lies outside of the class folders, so it has no label"))
+            continue
+        deeper += len(entry.parts) > 2
+        items.append(Item(entry.file, entry.reader, entry.parts[0], entry.split))
+    listing.bad += loose
+    if deeper:
+        listing.notes.append(
+            f"{deeper:,} files lie deeper than their class folder; the class is the first folder "
+            '(a pattern such as "{label}/{patient}/{_name}" names the others)'
+        )
+    return _source(path, listing, items)
+
+
+def _by_pattern(path: Path, listing: Listing, pattern: Pattern) -> Source:
+    """Fields from names; the label is the field `label`, else the class folder."""
+    items, misfits = [], []
+    for entry in listing.entries:
+        try:
+            try:
+                found = pattern.match("/".join((*entry.above, *entry.parts)))
+            except ValueError:
+                found = pattern.match("/".join(entry.parts))  # below the split's folder
+        except ValueError as error:
+            misfits.append(ReadError(entry.file, str(error)))
+            continue
+        label = found.pop("label", None) or (entry.parts[0] if len(entry.parts) > 1 else None)
+        split = split_of(found.pop("split", "")) or entry.split
+        items.append(Item(entry.file, entry.reader, label, split, found))
+    if not items:
+        seen = "/".join(listing.entries[0].parts)
+        raise UsageError(f"no file of {path} fits --pattern {pattern.text!r}; the first is {seen}")
+    if not any(item.label for item in items):
+        raise UsageError(f"--pattern {pattern.text!r} has no {{label}}, and {path} has no class folders")
+    listing.bad += misfits
+    if "split" in pattern.fields:
+        listing.split = "the field split of the names"
+    fields = tuple(name for name in pattern.fields if name not in ("label", "split"))
+    return _source(path, listing, items, fields=fields, pattern=pattern.text)
+
+
+def _source(path: Path, listing: Listing, items: list[Item], fields: tuple[str, ...] = (), pattern: str | None = None):  # type: ignore[no-untyped-def]
+    counts = Counter(item.label for item in items)
+    single = [str(label) for label, count in counts.items() if count == 1]
+    if single:
+        listing.notes.append(f"classes with one item only: {_some(natural_order(single))}")
+    empty = _empty_classes(items, listing) if pattern is None else []
+    if empty:
+        listing.notes.append(f"class folders without any item, left out: {_some(natural_order(empty))}")
+    return Source(
+        name=short_name(path),
+        items=tuple(items),
+        readers=_readers(item.reader for item in items),
+        bad=tuple(listing.bad),
+        ignored=tuple(listing.ignored),
+        split=listing.split,
+        fields=fields,
+        pattern=pattern,
+        notes=tuple(listing.notes),
+    )
+
+
+def _empty_classes(items: list[Item], listing: Listing) -> list[str]:
+    """Class folders that exist and hold no data, with the split's folder where there is one."""
+    used: dict[tuple[Path, tuple[str, ...]], set[str]] = {}
+    for entry in listing.entries:
+        if len(entry.parts) > 1:
+            root = entry.file.root or entry.file.path
+            used.setdefault((root, entry.above), set()).add(entry.parts[0])
+    return [
+        "/".join((*prefix, name))
+        for (root, prefix), names in used.items()
+        for name in _folders(root, prefix)
+        if name not in names
+    ]
+
+
+def _containers(path: Path, listing: Listing) -> Source:
+    """Files that hold many items with their labels: one set, in one file or in several that differ by their split."""
+    readers = _readers(entry.reader for entry in listing.entries)
+    labels = [entry.file for entry in listing.entries if _is_sidecar(readers[entry.reader], entry.file)]
+    entries = [entry for entry in listing.entries if entry.file not in labels]
+    if not entries:
+        raise UsageError(f"{path} holds labels ({labels[0].name}) but not the arrays that they belong to")
+    words = [split_in(entry.file.name) for entry in entries]
+    sets = {rest if entry.reader != "cifar" else "cifar" for entry, (_, rest) in zip(entries, words, strict=True)}
+    if len(sets) > 1:
+        names = natural_order({_shown(entry.file.name) for entry in entries})
+        raise UsageError(
+            f"{path} holds several data sets: {_some(names, 12)}; name one, such as {path / names[0]} "
+            '(or, when each file is one item, give --pattern "{label}_...")'
+        )
+    items = [Item(e.file, e.reader, None, e.split or split) for e, (split, _) in zip(entries, words, strict=True)]
+    by_name = any(split for split, _ in words)
+    return Source(
+        name=short_name(path),
+        items=tuple(items),
+        readers={name: readers[name] for name in sorted({item.reader for item in items})},
+        # beside arrays, a file of another kind is not an item that failed
+        bad=tuple(error for error in listing.bad if error.reason.startswith("this folder")),
+        ignored=(*listing.ignored, *(e.path for e in listing.bad if not e.reason.startswith("this folder"))),
+        split=listing.split or ("published by file names" if by_name else ""),
+        notes=tuple(listing.notes),
+        companions=tuple(labels),
+    )
+
+
+def _is_sidecar(reader: Reader, file: File) -> bool:
+    """Whether the file holds the labels of another, by its reader's own rule or by its name."""
+    try:
+        return reader.sidecar(file) or holds_labels(file.name)  # type: ignore[attr-defined]
+    except (AttributeError, ReadError):
+        return holds_labels(file.name)
+
+
+def _shown(name: str) -> str:
+    """A file's name without its split and what follows: "GunPoint_TRAIN.ts" is "GunPoint"."""
+    split, rest = split_in(name)
+    return name if split is None else name[: rest.index("*")].rstrip("_-. ") or name
+
+
+# ---- errors
+
+
+def _one_kind(path: Path, entries: list[Entry]) -> None:
+    kinds = Counter(READERS.get(name).tags.get("kind", name) for name in (entry.reader for entry in entries))
+    if len(kinds) > 1:
+        listed = " and ".join(f"{count:,} of kind {kind}" for kind, count in kinds.most_common())
+        raise UsageError(f"{path} mixes {listed}; keep one kind in a data set")
+
+
+def _flat(path: Path, entries: list[Entry]) -> UsageError:
+    names = [entry.file.name for entry in entries]
+    start = f"{path} is a flat folder of {len(names):,} files without class folders; "
+    proposed = propose(names)
+    if proposed is not None:
+        return UsageError(f'{start}when their names hold the label, say how: --pattern "{proposed}" ({names[0]})')
+    return UsageError(
+        f'{start}put each class into a folder, or say how names hold it: --pattern "{{label}}_{{index}}.png"'
+    )
+
+
+def _nothing(path: Path, listing: Listing) -> UsageError:
+    if listing.bad:
+        more = f" (and {len(listing.bad) - 1:,} more)" if len(listing.bad) > 1 else ""
+        return UsageError(f"{path} holds nothing that can be read; {listing.bad[0]}{more}")
+    if listing.ignored:
+        seen = _some([Path(name).name for name in listing.ignored])
+        return UsageError(f"{path} holds no pictures, sounds, arrays or series; it has {seen}")
+    return UsageError(f"{path} is empty")
+
+
+def _readers(names: Iterable[str]) -> dict[str, Reader]:
+    return {name: READERS.create(name) for name in sorted(set(names))}
+
+
+def _some(names: Sequence[str], count: int = 5) -> str:
+    more = f" and {len(names) - count:,} more" if len(names) > count else ""
+    return ", ".join(names[:count]) + more

@@ -1,0 +1,236 @@
+"""Items along the first axis of a big array, read from a stream a block at a time, never the whole array.
+
+Shared by the readers whose files are arrays with many items (.npy, .npz, IDX). A `Layout` comes from a header that
+may lie: its bytes are compared with what the file really holds before anything of that size is made.
+"""
+
+import re
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import prod
+from typing import IO
+
+import numpy as np
+
+from gridsight.core.errors import ReadError, UsageError
+from gridsight.data.axes import channels_first, stack_axes
+from gridsight.data.names import SPLITS
+from gridsight.data.sample import Sample
+
+BLOCK = 1 << 20  # bytes read at once, at least one item
+MAX_ITEM = 2 << 30  # bytes of one item
+MAX_LABELS = 1 << 30  # bytes of a label array, which is read whole
+
+DATA_WORDS = ("x", "images", "image", "imgs", "data", "inputs", "features", "signals", "series", "samples")
+LABEL_WORDS = ("y", "labels", "label", "targets", "target")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Shape with N first, type and order of an array as its header declares them."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    fortran: bool = False
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the array takes in the file (Python's integers: a lying header cannot overflow them)."""
+        return prod(self.shape) * self.dtype.itemsize
+
+
+@contextmanager
+def reading(file: object) -> Iterator[None]:
+    """Errors of the file system and of compressed streams become `ReadError`s of `file`."""
+    try:
+        yield
+    except EOFError:
+        raise ReadError(file, "is cut short: its compressed data end early") from None
+    except OSError as error:
+        raise ReadError(file, (error.strerror or str(error) or type(error).__name__).lower()) from None
+    except (zlib.error, zipfile.BadZipFile) as error:
+        raise ReadError(file, f"its compressed data are damaged ({error})") from None
+    except (RuntimeError, NotImplementedError) as error:  # zipfile's words for encryption and unknown compression
+        raise ReadError(file, str(error)) from None
+
+
+def read_exact(file: object, stream: IO[bytes], count: int) -> bytearray:
+    """Exactly `count` bytes, in a buffer that arrays may write to; fewer is a `ReadError`."""
+    data = bytearray(count)
+    view, done = memoryview(data), 0
+    while done < count:
+        got = stream.readinto(view[done:])  # type: ignore[attr-defined]
+        if not got:
+            raise ReadError(file, f"is cut short: {count:,} more bytes were promised and {done:,} are there")
+        done += got
+    return data
+
+
+def read_whole(file: object, stream: IO[bytes], layout: Layout, limit: int = MAX_ITEM) -> np.ndarray:
+    """The whole array."""
+    if layout.nbytes > limit:
+        raise ReadError(file, f"is an array of {layout.nbytes:,} bytes; at most {limit:,} are read at once")
+    array = np.frombuffer(read_exact(file, stream, layout.nbytes), layout.dtype)
+    return array.reshape(layout.shape, order="F" if layout.fortran else "C")
+
+
+def read_blocks(file: object, stream: IO[bytes], layout: Layout) -> Iterator[np.ndarray]:
+    """Blocks (n, *item) that follow each other along the first axis."""
+    if layout.fortran:  # items are strewn over the whole file
+        yield read_whole(file, stream, layout)
+        return
+    count, item = layout.shape[0], layout.shape[1:]
+    size = prod(item) * layout.dtype.itemsize
+    if size > MAX_ITEM:
+        raise ReadError(file, f"has items of {size:,} bytes; at most {MAX_ITEM:,} are read")
+    step = max(1, BLOCK // size)
+    for start in range(0, count, step):
+        here = min(step, count - start)
+        yield np.frombuffer(read_exact(file, stream, here * size), layout.dtype).reshape(here, *item)
+
+
+def check_layout(file: object, layout: Layout) -> None:
+    """Refuse what is no array of numbers, or has none."""
+    kind, shape = layout.dtype.kind, layout.shape
+    if layout.dtype.hasobject:
+        raise ReadError(
+            file,
+            "holds Python objects (dtype object), which are pickled and could run code when loaded; "
+            "save numbers with a numeric dtype, and names with array.astype(str)",
+        )
+    if kind == "c":
+        raise ReadError(file, "holds complex numbers; save the real and imaginary parts as two channels")
+    if kind not in "biuf":
+        raise ReadError(file, f"holds {layout.dtype} values; numbers are wanted (integers, floats or booleans)")
+    if any(size < 0 for size in shape):
+        raise ReadError(file, f"declares an impossible shape {shape}")
+    if not shape:
+        raise ReadError(file, "holds a single number, not an array of items")
+    if 0 in shape:
+        raise ReadError(file, f"is empty: its shape is {shape}")
+
+
+def target_dtype(layout: Layout, blocks: Callable[[], Iterable[np.ndarray]]) -> np.dtype:
+    """The smallest type that keeps an array's values: uint8, uint16, int16 or float32, the same for all its items.
+
+    Integers of 32 and 64 bits are looked through once: uint8 when all are within 0 to 255, else float32 (exact up to
+    16,777,216). Floats become float32.
+    """
+    kind, bits = layout.dtype.kind, layout.dtype.itemsize * 8
+    if kind == "b":
+        return np.dtype(np.uint8)
+    if kind in "iu" and bits <= 16:
+        return np.dtype({"u8": np.uint8, "i8": np.int16, "u16": np.uint16, "i16": np.int16}[f"{kind}{bits}"])
+    if kind in "iu" and all(block.min() >= 0 and block.max() <= 255 for block in blocks()):
+        return np.dtype(np.uint8)
+    return np.dtype(np.float32)
+
+
+def convert(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """`array` as `dtype`; a float64 beyond float32 becomes infinite, which the caller counts."""
+    with np.errstate(over="ignore"):
+        return array.astype(dtype, copy=False)
+
+
+def not_finite(bad: int, of: int) -> str:
+    """The words for values that are no numbers."""
+    return f"{bad:,} of {of:,} values {'is' if bad == 1 else 'are'} NaN or infinite"
+
+
+def item_axes(file: object, layout: Layout, axes: str | None) -> tuple[bool, str]:
+    """Whether the array holds many items, and one item's axes; what does not fit is a `ReadError`."""
+    try:
+        return stack_axes(axes, layout.shape, layout.dtype)
+    except UsageError as error:
+        raise ReadError(file, str(error)) from None
+
+
+def single(file: object, array: np.ndarray, axes: str | None) -> Sample:
+    """The whole array as one item."""
+    try:
+        _, letters = stack_axes(axes and axes.upper().removeprefix("N"), (1, *array.shape), array.dtype)
+    except UsageError as error:
+        raise ReadError(file, str(error)) from None
+    array = convert(array, target_dtype(Layout(array.shape, array.dtype), lambda: [array]))
+    if bad := array.size - np.count_nonzero(np.isfinite(array)):
+        raise ReadError(file, not_finite(int(bad), array.size))
+    return Sample(channels_first(array, letters), str(file))
+
+
+def samples(
+    path: str,
+    blocks: Iterable[np.ndarray],
+    axes: str,
+    dtype: np.dtype,
+    labels: Sequence[str | None] | None,
+    split: str | None,
+) -> Iterator[Sample | ReadError]:
+    """The items of all blocks, called `path[i]`; one with NaN or infinite values, or without its label, is an error."""
+    index = 0
+    for block in blocks:
+        block = convert(block, dtype)
+        bad = None
+        if dtype.kind == "f" and not (finite := np.isfinite(block)).all():
+            bad = (~finite).reshape(len(block), -1).sum(1)
+        for i, item in enumerate(channels_first(block, axes, stacked=True)):
+            name = f"{path}[{index}]"
+            label = None if labels is None else labels[index]
+            index += 1
+            if bad is not None and bad[i]:
+                yield ReadError(name, not_finite(int(bad[i]), item.size))
+            elif labels is not None and label is None:
+                yield ReadError(name, "its label is missing (NaN or empty)")
+            else:
+                yield Sample(item, name, label, split)
+
+
+def label_texts(file: object, array: np.ndarray, count: int, names: Sequence[str] | None = None) -> list[str | None]:
+    """Labels (n,) or (n, 1) of integers, whole floats, booleans or text as names; None where one is missing."""
+    if array.ndim == 2 and array.shape[1] == 1:  # MedMNIST's
+        array = array[:, 0]
+    if array.ndim == 2:
+        raise ReadError(
+            file, f"labels have shape {array.shape}: one class number an item is wanted (one-hot: save y.argmax(1))"
+        )
+    if array.ndim != 1:
+        raise ReadError(file, f"labels have shape {array.shape}; ({count},) is wanted")
+    if len(array) != count:
+        raise ReadError(file, f"{len(array):,} labels for {count:,} items")
+    if array.dtype.kind == "U":
+        return [text.strip() or None for text in array.tolist()]
+    if array.dtype.kind == "S":
+        return [text.decode("utf-8", "replace").strip() or None for text in array.tolist()]
+    if array.dtype.kind == "f":
+        whole = np.isnan(array) | (array == np.round(array))
+        if not whole.all() or np.isinf(array).any():
+            raise ReadError(file, "labels are not whole numbers: class numbers or names are wanted")
+        numbers = [None if np.isnan(value) else int(value) for value in array]
+    elif array.dtype.kind in "biu":
+        numbers = [int(value) for value in array.tolist()]
+    else:
+        raise ReadError(file, f"labels are of type {array.dtype}; integers or text are wanted")
+    if names and all(number is None or 0 <= number < len(names) for number in numbers):
+        return [None if number is None else names[number] for number in numbers]
+    return [None if number is None else str(number) for number in numbers]
+
+
+def key_role(key: str) -> tuple[str, str | None, int] | None:
+    """What an array's name says: ("data" or "labels", split, rank; lower is more likely), None when nothing.
+
+    `x_train`, `train_images`, `X`, `data` are data; `y_test`, `val_labels`, `target` are labels.
+    """
+    words = [word for word in re.split(r"[^a-z0-9]+", key.lower()) if word]
+    splits = [SPLITS[word] for word in words if word in SPLITS]
+    rest = [word for word in words if word not in SPLITS]
+    if len(splits) > 1 or len(rest) > 1 or not words:
+        return None
+    split = splits[0] if splits else None
+    if not rest:  # `train` beside `train_labels`
+        return "data", split, len(DATA_WORDS)
+    for role, known in (("data", DATA_WORDS), ("labels", LABEL_WORDS)):
+        if rest[0] in known:
+            return role, split, known.index(rest[0])
+    return None

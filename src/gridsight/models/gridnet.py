@@ -1,0 +1,131 @@
+"""GridNet: the network that `gridsight train` takes when none is named; this project's own, small on purpose.
+
+A stage is: convolution -> max pool -> norm -> ReLU, then residual blocks of two convolutions (the order of ResNet-9,
+myrtle.ai "How to train your ResNet", 2018; blocks after He et al., arXiv:1512.03385, without their last ReLU). The
+head averages the last stage into `grid` cells an axis and reads them with one linear layer, so that *where* something
+is can count: on MNIST a 3x3 grid is worth more than twice the channels. `train/recipe.py` picks the arguments."""
+
+import math
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from gridsight.core.errors import UsageError
+from gridsight.models import MODELS
+from gridsight.nn.nd import Nd, OneOrEach, he_init
+from gridsight.nn.net import Net
+
+PerStage = int | tuple[OneOrEach, ...]
+"""One int for every stage and axis, or a tuple with one entry a stage: an int, or one int an axis."""
+
+
+class Block(nn.Module):
+    """x + relu(norm(conv(relu(norm(conv(x)))))): (N, width, *spatial) to the same shape."""
+
+    def __init__(self, nd: Nd, width: int, kernel: tuple[int, ...]) -> None:
+        super().__init__()
+        self.conv1, self.norm1 = _conv(nd, width, width, kernel), nd.BatchNorm(width)
+        self.conv2, self.norm2 = _conv(nd, width, width, kernel), nd.BatchNorm(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm1(self.conv1(x)).relu()
+        return x + self.norm2(self.conv2(y)).relu()
+
+
+class Stage(nn.Module):
+    """Convolution (stride), max pool, norm, ReLU, then `blocks` residual blocks; an axis shrinks by stride x pool."""
+
+    def __init__(self, nd: Nd, c_in: int, width: int, blocks: int, kernel: Any, stride: Any, pool: Any) -> None:
+        super().__init__()
+        self.conv, self.norm = _conv(nd, c_in, width, kernel, stride), nd.BatchNorm(width)
+        # ceil_mode keeps the last, incomplete window of an odd size; pooling before the norm leaves it less to do
+        self.pool = nd.MaxPool(pool, ceil_mode=True) if max(pool) > 1 else nn.Identity()
+        self.blocks = nn.Sequential(*(Block(nd, width, kernel) for _ in range(blocks)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.blocks(self.norm(self.pool(self.conv(x))).relu())
+
+
+@MODELS.register({"gridnet": {}}, ndims=(1, 2, 3), paper="gridsight's default network", published="", masked=False)
+class GridNet(Net):
+    """(N, in_channels, *spatial) -> logits (N, num_classes).
+
+    `widths` are the channels of each stage; `kernels`, `strides` (of a stage's first convolution) and `pools` are one
+    int for all, or one entry a stage (an int, or one int an axis); `blocks` are residual blocks a stage. `grid` cells
+    an axis reach the linear head (1: global mean); `dropout` is applied to them. `mask` is not used: padding is read
+    as zeros. Every axis must keep `grid` cells after all strides and pools, else the input is a `UsageError`.
+    """
+
+    small: ClassVar[dict[str, object]] = {
+        "widths": (8, 16, 16),
+        "blocks": (0, 1, 0),
+        "kernels": (5, 3, 3),
+        "strides": (2, 1, 1),
+        "pools": (1, 2, 1),
+        "grid": 2,
+    }
+
+    def __init__(
+        self,
+        widths: tuple[int, ...] = (32, 64, 128, 128),
+        *,
+        ndim: int = 2,
+        in_channels: int = 3,
+        num_classes: int = 10,
+        blocks: int | tuple[int, ...] = (0, 1, 0, 1),
+        kernels: PerStage = 3,
+        strides: PerStage = 1,
+        pools: PerStage = (1, 2, 2, 2),
+        grid: OneOrEach = 1,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        nd = Nd(ndim)
+        kernel, stride, pool = (
+            [nd.each(entry) for entry in _per_stage(name, value, len(widths))]
+            for name, value in (("kernels", kernels), ("strides", strides), ("pools", pools))
+        )
+        depth = _per_stage("blocks", blocks, len(widths))
+        self.grid = nd.each(grid)
+        self.shrinks = [pair for each in zip(stride, pool, strict=True) for pair in each]
+        self.stages = nn.ModuleList(
+            Stage(nd, c_in, width, depth[i], kernel[i], stride[i], pool[i])
+            for i, (c_in, width) in enumerate(pairwise((in_channels, *widths)))
+        )
+        self.cells = nd.AdaptiveAvgPool(self.grid)
+        self.dropout = nn.Dropout(dropout)
+        self.fc = nn.Linear(widths[-1] * math.prod(self.grid), num_classes)
+        he_init(self)
+
+    def minimum(self) -> tuple[int, ...]:
+        """The smallest input size an axis: every stride and pool rounds up, and `grid` cells must be left."""
+        low = list(self.grid)
+        for shrink in reversed(self.shrinks):
+            low = [(cells - 1) * factor + 1 for cells, factor in zip(low, shrink, strict=True)]
+        return tuple(low)
+
+    def forward_stages(self, x: Tensor, mask: Tensor | None = None) -> Iterator[Tensor]:
+        if any(size < low for size, low in zip(x.shape[2:], self.minimum(), strict=True)):
+            raise UsageError(f"gridnet with these arguments needs {self.minimum()} cells, not {tuple(x.shape[2:])}")
+        for stage in self.stages:
+            yield (x := stage(x))
+
+    def forward_head(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        return self.fc(self.dropout(self.cells(x).flatten(1)))
+
+
+def _conv(nd: Nd, c_in: int, c_out: int, kernel: tuple[int, ...], stride: OneOrEach = 1) -> nn.Module:
+    """Same padding at stride 1; no bias, since a norm follows."""
+    if any(k % 2 == 0 for k in kernel):
+        raise UsageError(f"gridnet's kernels are odd, so that padding keeps the size; not {kernel}")
+    return nd.Conv(c_in, c_out, kernel, stride, tuple(k // 2 for k in kernel), bias=False)
+
+
+def _per_stage(name: str, value: Any, stages: int) -> tuple:
+    if isinstance(value, int):
+        return (value,) * stages
+    if len(value) != stages:
+        raise UsageError(f"{name} has {len(value)} entries where gridnet's {stages} stages need {stages}")
+    return tuple(value)

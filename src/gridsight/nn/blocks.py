@@ -1,0 +1,54 @@
+"""Small parts that several architectures share."""
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from gridsight.core.errors import UsageError
+from gridsight.nn.nd import Nd, OneOrEach
+
+Step = tuple[OneOrEach, OneOrEach, OneOrEach]
+"""Kernel, stride and padding of one convolution or pool."""
+
+
+def same_conv(
+    nd: Nd, c_in: int, c_out: int, kernel: OneOrEach = 3, stride: OneOrEach = 1, dilation: OneOrEach = 1
+) -> nn.Module:
+    """Convolution without bias whose output has ceil(input / stride) cells an axis; kernels must be odd."""
+    kernel, dilation = nd.each(kernel), nd.each(dilation)
+    if not all(k % 2 for k in kernel):
+        raise UsageError(f"a kernel must be odd on every axis so that it has a centre, not {kernel}")
+    padding = tuple(d * (k // 2) for k, d in zip(kernel, dilation, strict=True))
+    return nd.Conv(c_in, c_out, kernel, nd.each(stride), padding, dilation, bias=False)
+
+
+def per_stage(value: OneOrEach | Sequence[OneOrEach], stages: int, what: str) -> list[OneOrEach]:
+    """One `value` a stage: an int serves them all; else a sequence names each stage's int (or one int an axis)."""
+    if isinstance(value, int):
+        return [value] * stages
+    if len(value) != stages:
+        raise UsageError(f"{what} has {len(value)} entries for {stages} stages: give one a stage, or one int for all")
+    return list(value)
+
+
+def grid_after(nd: Nd, spatial: Sequence[int], steps: Sequence[Step]) -> tuple[int, ...]:
+    """Cells an axis that are left of `spatial` after convolutions and pools; none left is a `UsageError`."""
+    left, minimum = list(spatial), [1] * nd.ndim
+    for kernel, stride, padding in steps:
+        axes = zip(left, nd.each(kernel), nd.each(stride), nd.each(padding), strict=True)
+        left = [(n + 2 * p - k) // s + 1 for n, k, s, p in axes]
+    for kernel, stride, padding in reversed(steps):
+        axes = zip(minimum, nd.each(kernel), nd.each(stride), nd.each(padding), strict=True)
+        minimum = [max(1, (n - 1) * s + k - 2 * p) for n, k, s, p in axes]
+    if any(n < least for n, least in zip(spatial, minimum, strict=True)):
+        raise UsageError(f"spatial size {times(spatial)} is too small: this network needs at least {times(minimum)}")
+    return tuple(left)
+
+
+def times(spatial: Sequence[int]) -> str:
+    """Sizes as people write them.
+
+    >>> times((28, 28))
+    '28 x 28'
+    """
+    return " x ".join(map(str, spatial))

@@ -1,0 +1,89 @@
+"""The front end: from an item as decoded to what the network sees; part of the model file, so raw items go in anywhere.
+
+scale(x) is (x / full_scale - mean) / std a channel, float32. A sound then goes through a log-mel layer (`nn.logmel`)
+and is brought to mean 0 and deviation 1 again: (N, C, samples) -> (N, C, n_mels, frames), so its network is 2-D.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gridsight.nn.logmel import LogMel
+
+
+@dataclass(frozen=True)
+class MelSettings:
+    """Log-mel of a sound of `rate` samples a second; `window` and `hop` in seconds; statistics of the training data."""
+
+    rate: float
+    n_mels: int
+    window: float
+    hop: float
+    mean: float = 0.0
+    std: float = 1.0
+
+
+@dataclass(frozen=True)
+class FrontEndSettings:
+    """What the front end needs, as plain values for the model file."""
+
+    full_scale: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    mel: MelSettings | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "FrontEndSettings":
+        """The settings that `to_dict` wrote."""
+        mel = values.get("mel")
+        return cls(
+            float(values["full_scale"]),
+            tuple(values["mean"]),
+            tuple(values["std"]),
+            MelSettings(**mel) if mel is not None else None,
+        )
+
+
+class FrontEnd(nn.Module):
+    """(N, C, *spatial) of any type -> float32, normalised; log-mel of it where the settings have one."""
+
+    gain: Tensor
+    offset: Tensor
+
+    def __init__(self, settings: FrontEndSettings, ndim: int) -> None:
+        super().__init__()
+        self.settings = settings
+        shape = (1, -1, *[1] * ndim)
+        mean = torch.tensor(settings.mean, dtype=torch.float64)
+        std = torch.tensor(settings.std, dtype=torch.float64)
+        # one multiplication and one addition an element: x * gain + offset
+        self.register_buffer("gain", (1 / (std * settings.full_scale)).float().view(shape), persistent=False)
+        self.register_buffer("offset", (-mean / std).float().view(shape), persistent=False)
+        mel = settings.mel
+        self.mel = LogMel(mel.rate, window=mel.window, hop=mel.hop, n_mels=mel.n_mels) if mel else None
+
+    def scale(self, x: Tensor) -> Tensor:
+        """x as float32 with mean 0 and deviation 1 a channel; 2-D and 3-D in channels-last memory."""
+        x = x.float()
+        if x.ndim == 4 and self.mel is None:
+            x = x.contiguous(memory_format=torch.channels_last)
+        elif x.ndim == 5:
+            x = x.contiguous(memory_format=torch.channels_last_3d)
+        return x * self.gain + self.offset
+
+    def transform(self, x: Tensor) -> Tensor:
+        """What follows the signal's own augmentation: the log-mel layer, or nothing."""
+        if self.mel is None:
+            return x
+        assert self.settings.mel is not None
+        return (self.mel(x) - self.settings.mel.mean) / self.settings.mel.std
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.transform(self.scale(x))

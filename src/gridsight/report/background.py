@@ -1,0 +1,157 @@
+"""The sections of the report around the results: the data, how the run was made, and what the figures do not tell."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from gridsight.data.spec import DataSpec
+from gridsight.report.contents import Contents
+from gridsight.report.markup import bullets, duration, esc, facts, memory, paragraph, percent, plain, some, table, times
+
+SMALL_CLASS = 30  # items; below it the interval of a class' recall is about 0.3 wide
+
+
+def data(of: Contents) -> str:
+    """What was understood of the data, items a class and split, and what was wrong with files."""
+    spec = of.spec
+    if spec is None:
+        return paragraph("plan.json has no data description.")
+    described = f"<div>{facts(_described(spec))}{bullets(spec.notes)}</div>"
+    counts = f"<div>{_counts(spec)}</div>" if spec.counts else ""
+    parts = [f'<div class="pair">{described}{counts}</div>']
+    bad, twins = of.result.get("bad") or (), of.result.get("duplicates") or ()
+    skipped = of.result.get("skipped", 0)
+    if skipped:
+        parts.append(
+            paragraph(f"{some(skipped, 'held-back item')} could not be read and are not in the result.", "note")
+        )
+    if bad:
+        parts.append(f"<h3>{esc(some(len(bad), 'bad file'))}</h3>" + bullets(bad))
+    if twins:
+        pairs = (f"{t['a']} and {t['b']} ({_splits(t.get('splits'))})" for t in twins)
+        parts.append(f"<h3>{esc(some(len(twins), 'pair'))} of near-duplicates across splits</h3>" + bullets(pairs))
+    if of.result and not (skipped or bad or twins):
+        parts.append(paragraph("No bad files and no near-duplicates across splits are recorded.", "soft"))
+    return "".join(parts)
+
+
+def _described(spec: DataSpec) -> Mapping[str, Any]:
+    size = " × ".join(f"{v:,}" for v in spec.spatial) + (" samples" if spec.kind == "sound" else "")
+    fit = {"exact": "", "crop": ", cut to this aspect and resized", "pad": ", shorter ones filled with zeros"}[spec.fit]
+    low, high = (" × ".join(map(str, s)) for s in spec.sizes) if spec.sizes else ("", "")
+    length = f" ({spec.spatial[0] / spec.rate:.3g} s)" if spec.rate else ""
+    return {
+        "name": spec.name,
+        "kind": f"{spec.kind}, {spec.ndim}-D",
+        "size used": f"{size}{length}{fit}",
+        "sizes found": None if low == high else f"{low} to {high}",
+        "axes": spec.axes,
+        "channels": spec.channels,
+        "values": spec.dtype,
+        "sampling rate": f"{spec.rate:,.6g} Hz" if spec.rate else None,
+        "classes": spec.num_classes,
+        "split": spec.split,
+        "grouped by": spec.group,
+        "other columns": ", ".join(spec.fields),
+    }
+
+
+def _counts(spec: DataSpec) -> str:
+    counts = spec.counts or {}
+    most = max((max(column, default=0) for column in counts.values()), default=0) or 1
+    first = next(iter(counts))
+
+    def row(name: str, values: list[int]) -> list[str]:
+        bar = f'<i class="bar" style="width:{90 * values[0] / most:.0f}px"></i>' if name != "all" else ""
+        cells = [f"{value:,}" for value in values]
+        return [esc(name), bar + cells[0], *cells[1:]]
+
+    rows = [row(name, [column[i] for column in counts.values()]) for i, name in enumerate(spec.classes)]
+    rows.append(row("all", [sum(column) for column in counts.values()]))
+    head = ("class", f"items: {first}", *list(counts)[1:])
+    return table(head, rows, "tall" if len(rows) > 16 else "")
+
+
+def _splits(value: Any) -> str:
+    return value if isinstance(value, str) else " and ".join(map(str, value or ("other splits",)))
+
+
+def making(of: Contents) -> str:
+    """The plan, the settings, the machine and the time."""
+    plan, spent = of.plan, of.result.get("seconds")
+    recipe = plan.get("recipe") or {}
+    done = {
+        "model": plan.get("model"),
+        "arguments": plan.get("arguments"),
+        "parameters": plan.get("parameters"),
+        "multiply-adds an item": plan.get("macs"),
+        "receptive field": plan.get("receptive_field"),
+        "epochs": _reached(of),
+        "steps": plan.get("steps"),
+        "time": _against(spent, plan.get("seconds_expected"), duration),
+        "memory expected": memory(plan["memory_expected"]) if plan.get("memory_expected") else None,
+    }
+    pairs = [
+        ("Plan", facts(done)),
+        ("Recipe", facts({str(k): v for k, v in recipe.items() if k not in ("arguments", "model")})),
+        ("Settings", facts(of.settings)),
+        ("Environment", facts(of.environment)),
+    ]
+    missing = "not recorded"
+    blocks = "".join(f"<div><h3>{name}</h3>{body or paragraph(missing, 'soft')}</div>" for name, body in pairs)
+    return f'<div class="pair">{blocks}</div>'
+
+
+def _reached(of: Contents) -> str | None:
+    planned, done = of.plan.get("epochs"), len({row["epoch"] for row in of.epochs})
+    if planned is None:
+        return str(done) if done else None
+    return f"{done} of {planned} planned" if done and done != planned else str(planned)
+
+
+def _against(spent: float | None, expected: float | None, write: Any) -> str | None:
+    if spent is None and expected is None:
+        return None
+    if spent is None:
+        return f"{write(expected)} expected"
+    return write(spent) + (f" ({write(expected)} expected)" if expected is not None else "")
+
+
+def limits(of: Contents) -> str:
+    """What a reader might wrongly take from these figures, as far as this run can know."""
+    said: list[str] = list(of.notes)
+    spec, n = of.spec, of.result.get("n")
+    confusion, reads = of.confusion, of.result.get("test_reads") or 0
+    if n is not None:
+        said.append("Intervals tell what the number of held-back items leaves open. They do not tell how the result would change "
+                    "with another seed, another split or another way of collecting items.")  # fmt: skip
+        said.append("The figures hold for items collected and selected as these were: another camera, place, person or time "
+                    "has to be measured.")  # fmt: skip
+    if spec is not None and spec.group is None and n is not None:
+        said.append("The items were split one by one. If several come from one source (person, device, recording, place), the same "
+                    "source may be in training and in test, and new sources will do worse; --group NAME measures that.")  # fmt: skip
+    if confusion is not None:
+        few = [(of.classes[i], int(count)) for i, count in enumerate(confusion.sum(1)) if count < SMALL_CLASS]
+        if few:
+            listed = ", ".join(f"{name} ({count})" for name, count in few[:8]) + (", ..." if len(few) > 8 else "")
+            said.append(f"{some(len(few), 'class', 'classes')} of {len(of.classes)} have fewer than {SMALL_CLASS} held-back items: "
+                        f"{listed}. Their own figures are rough.")  # fmt: skip
+        shares = confusion.sum(1) / max(1, confusion.sum())
+        if shares.max() > 1.5 / len(shares) and shares.max() > 0.5:
+            said.append(f"{percent(float(shares.max()), n or 0)} of the held-back items are of one class; read the balanced accuracy "
+                        "and the recall of each class, not the accuracy alone.")  # fmt: skip
+    if reads > 1:
+        said.append(f"The held-back items were read {times(reads)}. Whatever was chosen after the first reading, knowing its result, "
+                    "flatters the later ones.")  # fmt: skip
+    if of.result.get("duplicates"):
+        said.append("Near-duplicates of training items are among the held-back ones; these are easier than new items.")
+    if of.epochs and not any(row.get("val_loss") is not None for row in of.epochs):
+        said.append("There was no validation set: the schedule was fixed beforehand and the last weights were kept.")
+    if of.result and not of.calibration.get("calibrated"):
+        said.append("Probabilities are uncalibrated scores: do not read 90 % as nine times in ten.")
+    found = of.predictions
+    if found is not None and n is not None and len(found.target) != n:
+        said.append(f"predictions.npz holds {plain(len(found.target))} items and result.json speaks of {plain(n)}: "
+                    "curves and mistakes are of the former.")  # fmt: skip
+    if not said:
+        said.append("There is no result yet whose limits could be told.")
+    return bullets(said)

@@ -1,0 +1,92 @@
+"""The report: one HTML file that holds everything, works without a network, on a phone and on paper, light and dark.
+
+Nothing in it runs: the page forbids scripts and loads by its own content policy, so that a hostile class name or path
+stays text even where escaping were forgotten.
+"""
+
+from pathlib import Path
+from string import Template
+
+from gridsight.core.run import RunFolder, atomic_write
+from gridsight.report import background, sections
+from gridsight.report.contents import Contents, load
+from gridsight.report.markup import duration, esc, paragraph
+from gridsight.report.style import CSS
+
+_PAGE = Template("""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>$title</title>
+<style>$style</style>
+</head>
+<body>
+<header>
+<h1>$title</h1>
+$headline
+</header>
+<nav>$links</nav>
+<main>
+$sections
+</main>
+<footer>$footer</footer>
+</body>
+</html>
+""")
+
+SECTIONS = (
+    ("metrics", "All figures", sections.metrics),
+    ("data", "The data", background.data),
+    ("training", "Training", sections.training),
+    ("confusion", "What is taken for what", sections.confusion),
+    ("classes", "Class by class", sections.classes),
+    ("curves", "Ranking", sections.ranking),
+    ("probabilities", "Can the probabilities be believed?", sections.calibration),
+    ("mistakes", "The worst mistakes", sections.mistakes),
+    ("making", "How it was made", background.making),
+    ("limits", "What these figures do not tell", background.limits),
+)
+
+
+def render(of: Contents) -> str:
+    """The whole page."""
+    written = []
+    for key, title, build in SECTIONS:
+        if body := build(of):
+            written.append((key, title, body))
+    what = of.spec.name if of.spec is not None else of.name
+    title = f"{of.plan.get('model') or of.result.get('model') or 'model'} on {what}"
+    return _PAGE.substitute(
+        title=esc(f"{title} · {of.name}" if of.name != what else title),
+        style=CSS,
+        headline=sections.headline(of) + _summary(of),
+        links="".join(f'<a href="#{key}">{esc(title)}</a>' for key, title, _ in written),
+        sections="\n".join(f'<section id="{k}">\n<h2>{esc(t)}</h2>\n{body}\n</section>' for k, t, body in written),
+        footer="Written by gridsight report. Nothing in this page is loaded from elsewhere and nothing in it runs.",
+    )
+
+
+def write(run: RunFolder, out: Path | None = None) -> Path:
+    """Write the report of a run, to `report.html` in its folder unless `out` says otherwise; where it is."""
+    path = run.report if out is None else out
+    # paths of files may hold bytes that are no text; the page shows them escaped
+    atomic_write(path, render(load(run)).encode("utf-8", "backslashreplace"))
+    return path
+
+
+def _summary(of: Contents) -> str:
+    """One line: what was trained on what, and how long it took."""
+    parts = []
+    spec, plan = of.spec, of.plan
+    if spec is not None:
+        total = sum(sum(column) for column in (spec.counts or {}).values())
+        parts.append(f"{total:,} items of {spec.num_classes} classes" if total else f"{spec.num_classes} classes")
+    if plan.get("parameters") is not None:
+        parts.append(f"{plan['parameters']:,} parameters")
+    if of.result.get("seconds") is not None:
+        parts.append(f"trained in {duration(of.result['seconds'])}")
+    if of.result.get("split"):
+        parts.append(str(of.result["split"]))
+    return paragraph(" · ".join(parts), "soft") if parts else ""

@@ -1,0 +1,175 @@
+"""Evaluation of a finished model: on the test part of its own run, or on other data."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gridsight.artifact.predictor import Predictor, load, softmax
+from gridsight.core.console import Console, dumps
+from gridsight.core.errors import DataError, ReadError, UsageError, nearest
+from gridsight.core.run import RunFolder, atomic_write
+from gridsight.core.settings import from_toml
+from gridsight.data.cache import decode
+from gridsight.data.conform import conform
+from gridsight.data.sample import Sample
+from gridsight.data.source import Source, find
+from gridsight.verbs._judge import Judged, judge, say_result
+from gridsight.verbs.evaluate import EvaluateSettings
+
+BATCH = 256
+SPLITS = ("auto", "test", "train", "val", "all")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """`result` as `--json` prints it, and more: per class, confusion, calibration."""
+
+    result: Mapping[str, Any]
+    exit_code: int = 0
+
+    @property
+    def metrics(self) -> Mapping[str, Mapping[str, float]]:
+        """{"accuracy": {"value", "low", "high"}, ...}."""
+        return self.result["metrics"]
+
+
+@dataclass
+class _Read:
+    """What was decoded: conformed items in batches became logits at once, so memory stays small."""
+
+    logits: list[np.ndarray]
+    target: list[int]
+    paths: list[str]
+    groups: list[str | None]
+    bad: list[str]
+
+
+def run_evaluation(settings: EvaluateSettings, console: Console) -> Evaluation:
+    """Decode, predict, judge; counts the reading in the run's result.json when it is the run's own test data."""
+    if settings.split not in SPLITS:
+        raise UsageError(f"--split is {settings.split!r}; {nearest(settings.split, SPLITS)}")
+    started = time.monotonic()
+    predictor = load(settings.run, settings.device)
+    folder = RunFolder.open(settings.run) if Path(settings.run).is_dir() else None
+    if settings.data is None:
+        return _own_test(settings, folder, console)
+    source = find(settings.data, pattern=settings.pattern, group=settings.group, axes=settings.axes)
+    part = settings.split
+    if part == "auto":
+        part = "test" if any(item.split == "test" for item in source.items) or _inside(source) else "all"
+    read = _read(source, part, predictor, console)
+    logits = np.concatenate(read.logits) if read.logits else np.empty((0, len(predictor.classes)), np.float32)
+    calibration = predictor.model.calibration
+    judged = Judged(
+        softmax(logits, calibration.temperature),
+        softmax(logits),
+        np.array(read.target, np.int64),
+        read.paths,
+        predictor.classes,
+        read.groups if source.group else None,
+        lambda rows: np.empty((0, predictor.model.spec.channels, *predictor.model.spec.spatial)),
+    )
+    total = len(read.target) + len(read.bad)
+    if len(read.bad) > 0.01 * total and not settings.accept_bad:
+        raise DataError(f"{len(read.bad):,} of {total:,} items cannot be used (first: {read.bad[0]}); --accept-bad")
+    result = judge(judged, calibration, None) | {
+        "skipped": len(read.bad),
+        "bad": read.bad[:100],
+        "run": settings.run,
+        "model": str(folder.model if folder else settings.run),
+        "seconds": round(time.monotonic() - started, 2),
+        "split": f"{part} of {source.name}" + (f" ({source.split})" if source.split else ""),
+        "test_reads": 1,
+    }
+    return _tell(result, settings, predictor, console)
+
+
+def _own_test(settings: EvaluateSettings, folder: RunFolder | None, console: Console) -> Evaluation:
+    """The run's test data again, with the run's own settings: the figures must come out the same."""
+    if folder is None:
+        raise UsageError(f"{settings.run} is a model file without data; give DATA to measure it on")
+    from gridsight.verbs._run import reevaluate
+    from gridsight.verbs.train import TrainSettings
+
+    trained = from_toml(TrainSettings, folder.settings.read_text(encoding="utf-8"), str(folder.settings))
+    result = reevaluate(folder, trained, settings.split, settings.device, console)
+    return _tell(result, settings, load(folder.path), console)
+
+
+def _tell(result: Mapping[str, Any], settings: EvaluateSettings, predictor: Predictor, console: Console) -> Evaluation:
+    if settings.out:
+        out = Path(settings.out)
+        out.mkdir(parents=True, exist_ok=True)
+        atomic_write(out / "result.json", dumps(result, indent=1) + "\n")
+    say_result(result, predictor.model.spec, None, console)
+    console.emit({key: result[key] for key in ("task", "n", "skipped", "metrics", "run", "model")})
+    return Evaluation(result, int(result["skipped"] > 0))
+
+
+def _inside(source: Source) -> bool:
+    """Whether a split may lie within container files, which name it themselves (x_test in an .npz)."""
+    return any(item.label is None for item in source.items) and bool(source.split)
+
+
+def _read(source: Source, part: str, predictor: Predictor, console: Console) -> _Read:
+    spec = predictor.model.spec
+    index = _class_index(source, predictor, console)
+    found = _Read([], [], [], [], [str(error) for error in source.bad])
+    waiting: list[np.ndarray] = []
+    with console.progress("evaluating", len(source.items)) as bar:
+        for done, item in enumerate(source.items, 1):
+            if part != "all" and item.split not in (part, None):
+                continue
+            for sample in decode(source, item):
+                if isinstance(sample, ReadError):
+                    found.bad.append(str(sample))
+                    continue
+                if part != "all" and sample.split != part:
+                    continue
+                _take(sample, index, spec, found, waiting)
+                if len(waiting) == BATCH:
+                    found.logits.append(predictor.logits(np.stack(waiting)))
+                    waiting.clear()
+            bar.update(done)
+    if waiting:
+        found.logits.append(predictor.logits(np.stack(waiting)))
+    return found
+
+
+def _take(sample: Sample, index: Mapping[str, int], spec: Any, found: _Read, waiting: list[np.ndarray]) -> None:
+    if sample.label is None:
+        found.bad.append(f"{sample.path}: has no label")
+        return
+    if sample.label not in index:
+        found.bad.append(f"{sample.path}: its class {sample.label!r} is none of the model's")
+        return
+    try:
+        waiting.append(conform(sample, spec))
+    except ReadError as error:
+        found.bad.append(str(error))
+        return
+    found.target.append(index[sample.label])
+    found.paths.append(sample.path)
+    found.groups.append(sample.group)
+
+
+def _class_index(source: Source, predictor: Predictor, console: Console) -> dict[str, int]:
+    """Class number of each label: by name; a model with numbers for names takes the data's classes in order."""
+    classes = predictor.classes
+    known = {name: i for i, name in enumerate(classes)}
+    labels = source.classes
+    if not labels or set(labels) & set(known):
+        return known
+    if len(labels) == len(classes) and list(classes) == [str(i) for i in range(len(classes))]:
+        console.warn(
+            f"the model names its classes by number; they are taken in order: {', '.join(labels[:5])}, ... "
+            "(gridsight import --classes names them)"
+        )
+        return {name: i for i, name in enumerate(labels)}
+    raise UsageError(
+        f"no class of {source.name} ({', '.join(labels[:5])}, ...) is one of the model's ({', '.join(classes[:5])}, ...)"
+    )

@@ -1,0 +1,254 @@
+"""The plan of a run: DataSpec, settings and defaults in; network, recipe, cost and words for people out."""
+
+import copy
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from gridsight.core.console import Console
+from gridsight.core.errors import UsageError
+from gridsight.data.augment import AUGMENTS, check, guarded
+from gridsight.data.cache import Cached
+from gridsight.data.spec import DataSpec
+from gridsight.data.split import Split
+from gridsight.measure.cost import cost
+from gridsight.models import MODELS, create
+from gridsight.nn.frontend import FrontEnd, FrontEndSettings, MelSettings
+from gridsight.nn.geometry import stage_fields
+from gridsight.train.recipe import Recipe, recipe
+from gridsight.verbs.train import TrainSettings
+
+STATISTICS = 4096
+"""Items that mean and deviation are measured on, evenly spread over the training data."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that decides the numbers of a run, besides the data."""
+
+    recipe: Recipe
+    front: FrontEndSettings
+    in_channels: int
+    num_classes: int
+    spatial: tuple[int, ...]
+    seed: int
+
+    def network(self, seed: int) -> nn.Module:
+        """The network with the initial weights of `seed`."""
+        from gridsight.core import seed as hashing
+
+        torch.manual_seed(hashing.key(seed, "weights"))
+        return build(self.recipe, self.in_channels, self.num_classes, self.spatial)
+
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """Name and arguments for the model file."""
+        return {"architecture": self.recipe.model, "arguments": arguments(self.recipe, self.spatial)}
+
+
+def build(recipe: Recipe, in_channels: int, num_classes: int, spatial: tuple[int, ...]) -> Any:
+    """The recipe's network; `spatial` is what it sees, for those that fix their input size."""
+    return create(
+        recipe.model,
+        ndim=recipe.ndim,
+        in_channels=in_channels,
+        num_classes=num_classes,
+        **arguments(recipe, spatial),
+    )
+
+
+def arguments(recipe: Recipe, spatial: tuple[int, ...]) -> dict[str, Any]:
+    """The network's own arguments, with `spatial` for those that take it."""
+    given = dict(recipe.arguments)
+    if MODELS.accepts(recipe.model, "spatial"):
+        given["spatial"] = spatial
+    return given
+
+
+def make_plan(settings: TrainSettings, data: Cached, train: np.ndarray, console: Console) -> Plan:
+    """The recipe for these data with the settings' overrides, and the front end with its statistics."""
+    spec = data.spec
+    base = recipe(
+        spec.ndim,
+        spec.channels,
+        spec.spatial,
+        spec.num_classes,
+        len(train),
+        spec.rate,
+        spec.kind == "image" and spec.channels == 3,
+    )
+    chosen = _override(base, settings)
+    operations = _augmentations(settings.augment, base)
+    check(operations, spec.ndim)
+    allowed, messages = guarded(operations, spec.classes, spec.kind)
+    for message in messages:
+        console.warn(message)
+    chosen = replace(chosen, augment=tuple(allowed))
+    front = _front_end(chosen, data, train)
+    with torch.no_grad():
+        example = torch.from_numpy(np.array(data.x[train[:1]]))
+        seen = FrontEnd(front, spec.ndim)(example)
+    return Plan(chosen, front, seen.shape[1], spec.num_classes, tuple(seen.shape[2:]), settings.seed)
+
+
+def _override(base: Recipe, settings: TrainSettings) -> Recipe:
+    changes: dict[str, Any] = {
+        name: value
+        for name in ("epochs", "batch", "lr", "warmup", "weight_decay", "label_smoothing", "average", "clip")
+        if (value := getattr(settings, name)) is not None
+    }
+    for name in ("optimizer", "schedule"):
+        if (value := getattr(settings, name)) != "auto":
+            changes[name] = value
+    if changes.get("optimizer", base.optimizer) != base.optimizer and settings.lr is None:
+        # a rate belongs to its optimiser; these are the usual ones where none is given
+        changes["lr"] = {"sgd": 0.1, "adamw": 2e-3}[changes["optimizer"]]
+        if settings.weight_decay is None:
+            changes["weight_decay"] = {"sgd": 5e-4, "adamw": 0.01}[changes["optimizer"]]
+    if settings.model not in ("auto", base.model):
+        changes |= {"model": settings.model, "arguments": {}}
+    return replace(base, **changes)
+
+
+def _augmentations(words: tuple[str, ...], base: Recipe) -> list[tuple[str, float]]:
+    if words == ("auto",):
+        return list(base.augment)
+    if words == ("none",):
+        return []
+    chosen = []
+    for word in words:
+        name, _, strength = word.partition("=")
+        AUGMENTS.require(name)
+        default = dict(base.augment).get(name, AUGMENTS.get(name).tags["default"])
+        try:
+            chosen.append((name, float(strength) if strength else default))
+        except ValueError:
+            raise UsageError(f"--augment {word}: the strength after = is a number, such as {name}=0.1") from None
+    return chosen
+
+
+def _front_end(recipe: Recipe, data: Cached, train: np.ndarray) -> FrontEndSettings:
+    spec = data.spec
+    spread = train[np.linspace(0, len(train) - 1, min(STATISTICS, len(train))).astype(np.int64)]
+    x = np.asarray(data.x[np.sort(spread)], np.float64) / spec.full_scale
+    other = (0, *range(2, x.ndim))
+    mean, std = x.mean(other), x.std(other)
+    if spec.kind == "sound":
+        mean = np.zeros_like(mean)  # silence stays zero
+    std = np.where(std > 1e-8, std, 1.0)
+    settings = FrontEndSettings(spec.full_scale, tuple(map(float, mean)), tuple(map(float, std)))
+    if recipe.front_end is None or spec.rate is None:
+        return settings
+    mel = MelSettings(spec.rate, recipe.front_end.n_mels, recipe.front_end.window, recipe.front_end.hop)
+    with torch.no_grad():
+        seen = FrontEnd(replace(settings, mel=mel), 1)(torch.from_numpy(np.array(data.x[np.sort(spread)])))
+    centre, width = float(seen.mean()), max(float(seen.std()), 1e-8)
+    return replace(settings, mel=replace(mel, mean=centre, std=width))
+
+
+def describe_data(spec: DataSpec, split: Split, data: Cached, console: Console) -> None:
+    """What was understood, before anything is trained."""
+    size = "x".join(map(str, spec.spatial))
+    unit = {"sound": f" samples at {spec.rate:,.0f} Hz" if spec.rate else "", "series": " steps"}.get(spec.kind, "")
+    channels = f"{spec.channels} channel" + ("s" if spec.channels > 1 else "")
+    console.say(f"data     {spec.name}: {spec.kind}, {channels}, {size}{unit}, {spec.dtype}")
+    if spec.fit != "exact" and spec.sizes:
+        low, high = ("x".join(map(str, side)) for side in spec.sizes)
+        how = {"crop": "cut to its aspect and resized", "pad": "padded with zeros or cut in the middle"}[spec.fit]
+        console.say(f"         sizes {low} to {high}: {how}")
+    shown = ", ".join(spec.classes[:12]) + (", ..." if spec.num_classes > 12 else "")
+    console.say(f"classes  {spec.num_classes}: {shown}")
+    counts = np.bincount(data.y, minlength=spec.num_classes)
+    if counts.min() < 0.5 * counts.max():
+        low, high = int(counts.argmin()), int(counts.argmax())
+        console.say(
+            f"         imbalanced: {spec.classes[low]} has {counts[low]:,} items, {spec.classes[high]} {counts[high]:,}"
+        )
+    parts = [("train", split.train), ("validation", split.val), ("test", split.test)]
+    console.say("split    " + ", ".join(f"{name} {len(index):,}" for name, index in parts) + f" ({split.words})")
+    unused = [name for name in spec.fields if name != spec.group and name != "index"]
+    if spec.group is None and unused:
+        console.say(f"         columns {', '.join(unused)} exist and are not used; --group NAME keeps one whole")
+    for note in spec.notes:
+        console.say(f"note     {note}")
+
+
+def describe_plan(plan: Plan, data: Cached, n_train: int, console: Console) -> dict[str, Any]:
+    """Print the network, its cost and the recipe; the same facts for plan.json."""
+    recipe = plan.recipe
+    net = plan.network(plan.seed)
+    shape = (plan.in_channels, *plan.spatial)
+    found = cost(net, shape)
+    field = stage_fields(net, plan.in_channels, plan.spatial)[-1].size
+    steps = recipe.epochs * max(1, -(-n_train // recipe.batch))
+    seconds = _measured_step(plan, data) * steps
+    # weights, gradient, moment and average; activations are kept once for the backward pass and once in gradients
+    memory = 4 * found.parameters * 4 + 2 * found.activation_bytes * recipe.batch
+    console.say(
+        f"model    {recipe.model}: {found.parameters:,} parameters, {found.macs / 1e6:,.1f} M MACs an item, "
+        f"receptive field {'x'.join('all' if f is None else str(f) for f in field)} of {'x'.join(map(str, plan.spatial))}"
+    )
+    augment = ", ".join(f"{name} {strength:g}" for name, strength in recipe.augment) or "none"
+    console.say(
+        f"recipe   {recipe.optimizer}, rate {recipe.lr:g} ({recipe.schedule}), {recipe.epochs} epochs of {n_train:,} "
+        f"items in batches of {recipe.batch}; augmentation: {augment}"
+    )
+    console.say("         decay on convolution and linear weights only, not on norms and biases")
+    console.say(f"expect   about {_duration(seconds)} of training and {memory / 1e6:,.0f} MB")
+    return {
+        "model": recipe.model,
+        "arguments": arguments(recipe, plan.spatial),
+        "parameters": found.parameters,
+        "macs": found.macs,
+        "receptive_field": list(field),
+        "recipe": asdict(recipe),
+        "front": plan.front.to_dict(),
+        "epochs": recipe.epochs,
+        "steps": steps,
+        "spec": data.spec.to_dict(),
+        "fingerprint": data.fingerprint,
+        "seconds_expected": seconds,
+        "memory_expected": memory,
+    }
+
+
+def _measured_step(plan: Plan, data: Cached) -> float:
+    """Seconds of one step: the median of three after one to warm up, on a copy that is thrown away."""
+    from gridsight.train.optimiser import make_optimiser
+
+    net = copy.deepcopy(plan.network(plan.seed)).train()
+    optimiser = make_optimiser(plan.recipe.optimizer, net, lr=0.0, weight_decay=0.0, momentum=plan.recipe.momentum)
+    front = FrontEnd(plan.front, data.spec.ndim)
+    rows = np.arange(min(plan.recipe.batch, len(data)))
+    taken = []
+    for _ in range(4):
+        start = time.perf_counter()
+        x = front(torch.from_numpy(np.array(data.x[rows])))
+        loss = nn.functional.cross_entropy(net(x), torch.from_numpy(data.y[rows]))
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        taken.append(time.perf_counter() - start)
+    return sorted(taken[1:])[1]
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{max(1, round(seconds))} s"
+    if seconds < 6000:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def plain(value: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy with tuples as lists, as JSON gives them back: for comparing with a stored plan."""
+    import json
+
+    from gridsight.core.console import dumps
+
+    return dict(json.loads(dumps(value)))

@@ -1,0 +1,162 @@
+"""import: a foreign state dict becomes a model file, with the preprocessing that it was trained with."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gridsight.core.console import Console
+from gridsight.core.errors import UsageError
+from gridsight.core.settings import argument, option
+from gridsight.verbs import VERBS
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ImportSettings:
+    """Turn a checkpoint of another program into a model file that eval and predict take.
+
+    CHECKPOINT is a state dict (.pth, .pt, .th, .safetensors) of a network that `gridsight models` lists. Only tensors
+    are read; a checkpoint that holds anything else is refused. MEAN and STD are of values from 0 to 1.
+
+    examples:
+      gridsight import resnet20.th --model resnet20 --size 32 --classes cat dog ... \\
+          --mean .485 .456 .406 --std .229 .224 .225
+      gridsight import net.safetensors --model resnet50 --classes imagenet_classes.txt --size 224
+    """
+
+    checkpoint: str = argument("the checkpoint file")
+    model: str = option("", "network by name (gridsight models lists them)")
+    classes: tuple[str, ...] = option((), "class names in the order of the outputs, or a text file with one a line")
+    mean: tuple[float, ...] = option((), "mean a channel, of values from 0 to 1 (default 0)")
+    std: tuple[float, ...] = option((), "deviation a channel, of values from 0 to 1 (default 1)")
+    size: tuple[int, ...] = option((), "size of the input, one number or one an axis")
+    channels: int | None = option(None, "input channels (default: read from the first layer)")
+    ndim: int = option(2, "1 for signals, 2 for images, 3 for volumes")
+    dtype: str = option("uint8", "type of the raw items: uint8, uint16 or float32")
+    out: str | None = option(None, "model file to write (default: the checkpoint's name with .model.safetensors)")
+    json: bool = option(False, "print one JSON object")
+
+
+@dataclass(frozen=True)
+class Imported:
+    """Where the model file is, and how many parameters it has."""
+
+    path: Path
+    parameters: int
+
+
+@VERBS.register("import", settings=ImportSettings)
+def import_checkpoint(settings: ImportSettings, console: Console) -> Imported:
+    """Build the network, load the tensors, write the model file."""
+    from gridsight.models import MODELS
+
+    path = Path(settings.checkpoint)
+    if not path.is_file():
+        raise UsageError(f"there is no checkpoint {path}")
+    if not settings.model:
+        raise UsageError("--model NAME says which network the checkpoint is of; gridsight models lists them")
+    MODELS.require(settings.model)
+    if not settings.size:
+        raise UsageError("--size says what the network was trained on, such as --size 224")
+    if settings.dtype not in ("uint8", "uint16", "float32"):
+        raise UsageError(f"--dtype is uint8, uint16 or float32, not {settings.dtype}")
+
+    from gridsight.artifact.model_file import Model, save_model
+    from gridsight.data.spec import DataSpec
+    from gridsight.models import create
+    from gridsight.nn.frontend import FrontEndSettings
+    from gridsight.nn.nd import Nd
+    from gridsight.nn.weights import load_state, matched
+
+    state = load_state(path)
+    nd = Nd(settings.ndim)
+    spatial = nd.each(settings.size[0] if len(settings.size) == 1 else settings.size)
+    entry = MODELS.get(settings.model)
+    state = matched(state, entry.item.renames)
+    channels = settings.channels or _in_channels(state, settings.ndim)
+    classes = _classes(settings.classes) or tuple(map(str, range(_outputs(state))))
+    arguments = {"spatial": spatial} if MODELS.accepts(settings.model, "spatial") else {}
+    net = create(settings.model, ndim=settings.ndim, in_channels=channels, num_classes=len(classes), **arguments)
+    _load(net, state, settings.model, path)
+    mean = _each(settings.mean, channels, 0.0, "mean")
+    std = _each(settings.std, channels, 1.0, "std")
+    if any(value <= 0 for value in std):
+        raise UsageError(f"--std must be above 0, not {settings.std}")
+    spec = DataSpec(
+        name=path.stem,
+        kind={1: "series", 2: "image", 3: "volume"}[settings.ndim],  # type: ignore[arg-type]
+        ndim=settings.ndim,
+        channels=channels,
+        spatial=spatial,
+        dtype=settings.dtype,
+        classes=classes,
+        fit="crop" if settings.ndim > 1 else "exact",
+    )
+    out = Path(settings.out) if settings.out else path.with_name(f"{path.stem}.model.safetensors")
+    front = FrontEndSettings(spec.full_scale, mean, std)
+    save_model(out, Model(settings.model, arguments, settings.ndim, channels, net.eval(), front, spec))
+    parameters = sum(p.numel() for p in net.parameters())
+    console.say(f"{out}: {settings.model}, {parameters:,} parameters, {len(classes)} classes")
+    console.say(f"next: gridsight eval {out} DATA   or   gridsight predict {out} FILE ...")
+    console.emit({"model": str(out), "parameters": parameters, "classes": list(classes)})
+    return Imported(out, parameters)
+
+
+def _load(net: Any, state: "dict[str, Tensor]", name: str, path: Path) -> None:
+    """Put the tensors in, or say which keys and shapes differ."""
+    own = net.state_dict()
+    # counters of norms are younger than many checkpoints and do not matter for inference
+    missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
+    extra = [key for key in state if key not in own]
+    shapes = [
+        f"{key} is {tuple(state[key].shape)}, {name} has {tuple(own[key].shape)}"
+        for key in own
+        if key in state and state[key].shape != own[key].shape
+    ]
+    problems = []
+    if missing:
+        problems.append(f"{len(missing)} keys are missing (first: {', '.join(missing[:3])})")
+    if extra:
+        problems.append(f"{len(extra)} keys are not of {name} (first: {', '.join(extra[:3])})")
+    if shapes:
+        problems.append(f"{len(shapes)} shapes differ (first: {shapes[0]})")
+    if problems:
+        raise UsageError(f"{path} is not a checkpoint of {name}: {'; '.join(problems)}")
+    net.load_state_dict(own | state)
+
+
+def _classes(words: tuple[str, ...]) -> tuple[str, ...]:
+    if len(words) == 1 and Path(words[0]).is_file():
+        lines = Path(words[0]).read_text(encoding="utf-8").splitlines()
+        words = tuple(line.strip() for line in lines if line.strip())
+    if len(set(words)) < len(words):
+        raise UsageError("--classes names a class twice")
+    return words
+
+
+def _each(values: tuple[float, ...], channels: int, default: float, name: str) -> tuple[float, ...]:
+    if not values:
+        return (default,) * channels
+    if len(values) == 1:
+        return values * channels
+    if len(values) != channels:
+        raise UsageError(f"--{name} has {len(values)} values where the network takes {channels} channels")
+    return values
+
+
+def _in_channels(state: "dict[str, Tensor]", ndim: int) -> int:
+    """Input channels of the first convolution: weights are (out, in, *kernel)."""
+    for value in state.values():
+        if value.ndim == ndim + 2:
+            return int(value.shape[1])
+    raise UsageError("the checkpoint has no convolution of that --ndim; give --channels")
+
+
+def _outputs(state: "dict[str, Tensor]") -> int:
+    """Rows of the last matrix: what the head puts out."""
+    matrices = [value for value in state.values() if value.ndim == 2]
+    if not matrices:
+        raise UsageError("the checkpoint ends in no linear layer; give --classes")
+    return int(matrices[-1].shape[0])

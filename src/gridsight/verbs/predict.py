@@ -1,0 +1,120 @@
+"""predict: labels with calibrated probabilities for files, folders, archives, arrays or standard input."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from gridsight.core.console import Console
+from gridsight.core.errors import UsageError
+from gridsight.core.settings import argument, option
+from gridsight.verbs import VERBS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from gridsight.core.errors import ReadError
+    from gridsight.data.sample import Sample
+
+
+@dataclass(frozen=True)
+class PredictSettings:
+    """Name what new items are, with calibrated probabilities, and say "unsure" where they are too low.
+
+    PATH is a file, a folder, a zip archive, an array file (.npy, .npz: one item or many) or - for standard input.
+
+    examples:
+      gridsight predict runs/photos-1 holiday/*.jpg
+      gridsight predict runs/photos-1 inbox.zip --json > answers.jsonl
+      gridsight predict runs/digits-1 scans.npy --coverage 0.8
+      cat one.png | gridsight predict runs/photos-1 -
+    """
+
+    run: str = argument("a run folder or a model file")
+    paths: tuple[str, ...] = argument("what to predict")
+    coverage: float | None = option(None, "share of items to be answered; the least certain rest is 'unsure'")
+    top: int = option(3, "classes to show an item, the likeliest first")
+    device: str = option("auto", "auto, cpu, cuda, cuda:1, ...", metavar="NAME")
+    json: bool = option(False, "one JSON object an item")
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """`items` are the answers in the order of the input, one dict each as `--json` prints them."""
+
+    items: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def exit_code(self) -> int:
+        """1 when an item could not be read."""
+        return int(any("error" in item for item in self.items))
+
+
+@VERBS.register("predict", settings=PredictSettings)
+def predict(settings: PredictSettings, console: Console) -> Predictions:
+    """Answer for every item of the paths; an item that cannot be read is an entry with "error"."""
+    from gridsight.artifact.predictor import load
+
+    if settings.top < 1:
+        raise UsageError(f"--top must be at least 1, not {settings.top}")
+    predictor = load(settings.run, settings.device)
+    if not predictor.model.calibration.calibrated:
+        console.note("this model is not calibrated: its probabilities are the network's own")
+    # a long answer is printed as it comes and not kept, unless Python asked for it
+    kept: list[dict[str, Any]] = []
+    failed = answered = unsure = 0
+    for item in predictor.answers(_samples(settings.paths, predictor), coverage=settings.coverage):
+        failed += "error" in item
+        answered += "error" not in item
+        unsure += bool(item.get("unsure"))
+        console.emit(item)
+        if not console.json:
+            console.say(_line(item, settings.top))
+        kept.append(item)
+    if answered + failed == 0:
+        raise UsageError(f"nothing to predict in {', '.join(settings.paths)}")
+    if answered + failed > 1:
+        console.note(f"{answered:,} answered, {unsure:,} of them unsure; {failed:,} could not be read")
+    return Predictions(kept)
+
+
+def _samples(paths: tuple[str, ...], predictor: Any) -> "Iterator[Sample | ReadError]":
+    from pathlib import Path
+
+    from gridsight.artifact.predictor import read_path
+
+    for path in paths:
+        if path == "-":
+            yield from _standard_input(predictor)
+        else:
+            yield from read_path(Path(path), predictor)
+
+
+def _standard_input(predictor: Any) -> "Iterator[Sample | ReadError]":
+    """One file from standard input; its format is known by its content."""
+    import sys
+    import tempfile
+    from dataclasses import replace
+    from pathlib import Path
+
+    from gridsight.artifact.predictor import read_path
+    from gridsight.core.errors import ReadError
+    from gridsight.data.files import MAX_MEMBER
+    from gridsight.data.sample import Sample
+
+    with tempfile.TemporaryDirectory(prefix="gridsight-") as folder:
+        path = Path(folder) / "input"
+        content = sys.stdin.buffer.read(MAX_MEMBER + 1)
+        if len(content) > MAX_MEMBER:
+            yield ReadError("-", f"is over {MAX_MEMBER:,} bytes")
+            return
+        path.write_bytes(content)
+        for sample in read_path(path, predictor):
+            name = sample.path.replace(str(path), "-", 1)
+            yield replace(sample, path=name) if isinstance(sample, Sample) else ReadError(name, sample.reason)
+
+
+def _line(item: dict[str, Any], top: int) -> str:
+    if "error" in item:
+        return f"{item['path']}  cannot be read: {item['error']}"
+    best = sorted(item["probabilities"].items(), key=lambda pair: -pair[1])[:top]
+    shown = "  ".join(f"{name} {share:.1%}" for name, share in best)
+    return f"{item['path']}  {'unsure: ' if item['unsure'] else ''}{shown}"

@@ -1,0 +1,43 @@
+"""resume: go on with a run that was stopped or killed, to the same weights that it would have had."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gridsight.core.console import Console
+from gridsight.core.run import RunFolder
+from gridsight.core.settings import argument, from_toml, option
+from gridsight.verbs import VERBS
+
+if TYPE_CHECKING:
+    from gridsight.verbs._run import Run
+
+
+@dataclass(frozen=True)
+class ResumeSettings:
+    """Go on with a run that was stopped or killed; the weights end the same, bit for bit.
+
+    examples:
+      gridsight resume runs/photos-1
+    """
+
+    run: str = argument("the run folder")
+    json: bool = option(False, "print the result as one JSON object")
+
+
+@VERBS.register("resume", settings=ResumeSettings)
+def resume(settings: ResumeSettings, console: Console) -> "Run":
+    """Finish a run; of a finished one, say so."""
+    from gridsight.verbs._run import Run, execute, summary
+    from gridsight.verbs.train import TrainSettings
+
+    folder = RunFolder.open(settings.run)
+    if folder.result.exists() and folder.model.exists():
+        result = folder.read_json(folder.result)
+        console.say(f"{folder.path} is finished; nothing to do. Its report: {folder.report}")
+        console.emit(summary(result))
+        return Run(folder.path, result)
+    trained = from_toml(TrainSettings, folder.settings.read_text(encoding="utf-8"), str(folder.settings))
+    from gridsight.data.source import find
+
+    source = find(trained.data, pattern=trained.pattern, group=trained.group, axes=trained.axes)
+    return execute(folder, trained, source, console)
