@@ -15,6 +15,7 @@ from gridsight.core.device import pick_device
 from gridsight.core.errors import GridsightError, ReadError, UsageError
 from gridsight.data.conform import conform
 from gridsight.data.sample import Sample
+from gridsight.measure.calibration import softmax
 from gridsight.tasks.classify import Classify
 
 BATCH = 64
@@ -92,13 +93,6 @@ class Predictor:
             yield entry if "error" in entry else entry | next(decoded)
 
 
-def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """exp(z / T) / sum exp(z / T) of each row, float64, safe for any finite logits."""
-    z = logits.astype(np.float64) / temperature
-    z = np.exp(z - z.max(1, keepdims=True))
-    return z / z.sum(1, keepdims=True)
-
-
 def load(path: str | Path, device: str = "auto") -> Predictor:
     """The predictor of a run folder or a model file."""
     path = Path(path)
@@ -139,7 +133,7 @@ def read_path(path: Path, predictor: Predictor) -> Iterator[Sample | ReadError]:
                 if found is None:
                     yield ReadError(file, "is of no known format")
                     continue
-                yield from found[1].read_items(file, spec)
+                yield from found[1].read_as(file, spec.ndim, spec.channels)
             except GridsightError as error:
                 yield error if isinstance(error, ReadError) else ReadError(file, str(error))
     except ReadError as error:
@@ -147,6 +141,17 @@ def read_path(path: Path, predictor: Predictor) -> Iterator[Sample | ReadError]:
 
 
 def _read_array(array: np.ndarray, predictor: Predictor) -> Iterator[Sample | ReadError]:
-    from gridsight.data.axes import items_of
+    """One item or a stack of them, as the model's axes and channels say."""
+    from gridsight.data.axes import channels_first, match_axes
 
-    yield from items_of(array, predictor.model.spec, "array")
+    spec = predictor.model.spec
+    axes = match_axes(array.shape, array.dtype, spec.ndim, spec.channels)
+    if axes is None:
+        raise UsageError(
+            f"an array of shape {array.shape} is neither one item nor a stack of items with {spec.ndim} axes and "
+            f"{spec.channels} channels"
+        )
+    stack = array if axes.startswith("N") else array[None]
+    for number, item in enumerate(stack):
+        values = item if item.dtype.name in ("uint8", "uint16", "int16") else item.astype(np.float32)
+        yield Sample(channels_first(values, axes.removeprefix("N")), f"array[{number}]")

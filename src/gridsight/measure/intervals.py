@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
 
-_CELLS = 4_000_000  # weights held at once by the bootstrap: 32 MB
+_CELLS = 1_000_000  # weights held at once by the bootstrap: 8 MB
 
 
 def wilson(successes: ArrayLike, n: ArrayLike, confidence: float = 0.95) -> tuple[Any, Any]:
@@ -69,7 +69,7 @@ def bootstrap(
 ) -> Floats:
     """`statistic` of `resamples` resamples: (resamples, ...).
 
-    `statistic` takes weights (b, n), how often each of the n items was drawn in each of b resamples, and returns
+    `statistic` takes weights (n, b), how often each of the n items was drawn in each of b resamples, and returns
     (b, ...). `units` (n,) from `group_numbers` says which items are drawn together (Efron 1979; drawing whole groups:
     Davison and Hinkley 1997, section 3.8). The draws depend on `seed`, the number of units and the resample alone.
     """
@@ -80,10 +80,10 @@ def bootstrap(
     parts = []
     for start in range(0, resamples, step):
         size = min(step, resamples - start)
-        drawn = rng.integers(0, count, (size, count), dtype=np.int64)
-        drawn += np.arange(size)[:, None] * count
-        weights = np.bincount(drawn.ravel(), minlength=size * count).reshape(size, count)
-        parts.append(statistic((weights if each_alone else weights[:, units]).astype(np.float64)))
+        drawn = rng.integers(0, count, (size, count), dtype=np.int64) * size
+        drawn += np.arange(size)[:, None]
+        weights = np.bincount(drawn.ravel(), minlength=size * count).reshape(count, size).astype(np.float64)
+        parts.append(statistic(weights if each_alone else weights[units]))
     return np.concatenate(parts)
 
 

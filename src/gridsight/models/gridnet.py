@@ -14,11 +14,9 @@ from torch import Tensor, nn
 
 from gridsight.core.errors import UsageError
 from gridsight.models import MODELS
+from gridsight.nn.blocks import PerStage, per_stage, same_conv
 from gridsight.nn.nd import Nd, OneOrEach, he_init
 from gridsight.nn.net import Net
-
-PerStage = int | tuple[OneOrEach, ...]
-"""One int for every stage and axis, or a tuple with one entry a stage: an int, or one int an axis."""
 
 
 class Block(nn.Module):
@@ -26,8 +24,8 @@ class Block(nn.Module):
 
     def __init__(self, nd: Nd, width: int, kernel: tuple[int, ...]) -> None:
         super().__init__()
-        self.conv1, self.norm1 = _conv(nd, width, width, kernel), nd.BatchNorm(width)
-        self.conv2, self.norm2 = _conv(nd, width, width, kernel), nd.BatchNorm(width)
+        self.conv1, self.norm1 = same_conv(nd, width, width, kernel), nd.BatchNorm(width)
+        self.conv2, self.norm2 = same_conv(nd, width, width, kernel), nd.BatchNorm(width)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm1(self.conv1(x)).relu()
@@ -39,7 +37,7 @@ class Stage(nn.Module):
 
     def __init__(self, nd: Nd, c_in: int, width: int, blocks: int, kernel: Any, stride: Any, pool: Any) -> None:
         super().__init__()
-        self.conv, self.norm = _conv(nd, c_in, width, kernel, stride), nd.BatchNorm(width)
+        self.conv, self.norm = same_conv(nd, c_in, width, kernel, stride), nd.BatchNorm(width)
         # ceil_mode keeps the last, incomplete window of an odd size; pooling before the norm leaves it less to do
         self.pool = nd.MaxPool(pool, ceil_mode=True) if max(pool) > 1 else nn.Identity()
         self.blocks = nn.Sequential(*(Block(nd, width, kernel) for _ in range(blocks)))
@@ -48,14 +46,23 @@ class Stage(nn.Module):
         return self.blocks(self.norm(self.pool(self.conv(x))).relu())
 
 
-@MODELS.register({"gridnet": {}}, ndims=(1, 2, 3), paper="gridsight's default network", published="", masked=False)
+@MODELS.register(
+    "gridnet",
+    ndims=(1, 2, 3),
+    paper="gridsight's default network",
+    published=None,
+    parameters_published=None,
+    spatial=(32, 32),
+    masked=False,
+    unmasked="zero padding, batch norm and the pooling into cells would read what lies beyond a mask",
+)
 class GridNet(Net):
     """(N, in_channels, *spatial) -> logits (N, num_classes).
 
     `widths` are the channels of each stage; `kernels`, `strides` (of a stage's first convolution) and `pools` are one
     int for all, or one entry a stage (an int, or one int an axis); `blocks` are residual blocks a stage. `grid` cells
-    an axis reach the linear head (1: global mean); `dropout` is applied to them. `mask` is not used: padding is read
-    as zeros. Every axis must keep `grid` cells after all strides and pools, else the input is a `UsageError`.
+    an axis reach the linear head (1: global mean); `dropout` is applied to them. Every axis must keep `grid` cells
+    after all strides and pools, else the input is a `UsageError`.
     """
 
     small: ClassVar[dict[str, object]] = {
@@ -84,10 +91,10 @@ class GridNet(Net):
         super().__init__()
         nd = Nd(ndim)
         kernel, stride, pool = (
-            [nd.each(entry) for entry in _per_stage(name, value, len(widths))]
+            [nd.each(entry) for entry in per_stage(value, len(widths), name)]
             for name, value in (("kernels", kernels), ("strides", strides), ("pools", pools))
         )
-        depth = _per_stage("blocks", blocks, len(widths))
+        depth = per_stage(blocks, len(widths), "blocks")
         self.grid = nd.each(grid)
         self.shrinks = [pair for each in zip(stride, pool, strict=True) for pair in each]
         self.stages = nn.ModuleList(
@@ -107,6 +114,7 @@ class GridNet(Net):
         return tuple(low)
 
     def forward_stages(self, x: Tensor, mask: Tensor | None = None) -> Iterator[Tensor]:
+        self.refuse_mask(mask)
         if any(size < low for size, low in zip(x.shape[2:], self.minimum(), strict=True)):
             raise UsageError(f"gridnet with these arguments needs {self.minimum()} cells, not {tuple(x.shape[2:])}")
         for stage in self.stages:
@@ -114,18 +122,3 @@ class GridNet(Net):
 
     def forward_head(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         return self.fc(self.dropout(self.cells(x).flatten(1)))
-
-
-def _conv(nd: Nd, c_in: int, c_out: int, kernel: tuple[int, ...], stride: OneOrEach = 1) -> nn.Module:
-    """Same padding at stride 1; no bias, since a norm follows."""
-    if any(k % 2 == 0 for k in kernel):
-        raise UsageError(f"gridnet's kernels are odd, so that padding keeps the size; not {kernel}")
-    return nd.Conv(c_in, c_out, kernel, stride, tuple(k // 2 for k in kernel), bias=False)
-
-
-def _per_stage(name: str, value: Any, stages: int) -> tuple:
-    if isinstance(value, int):
-        return (value,) * stages
-    if len(value) != stages:
-        raise UsageError(f"{name} has {len(value)} entries where gridnet's {stages} stages need {stages}")
-    return tuple(value)

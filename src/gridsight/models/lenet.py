@@ -39,6 +39,7 @@ class LeNet5(Net):
     """
 
     small: ClassVar[dict[str, object]] = {"spatial": 19}
+    others: ClassVar[dict[str, object]] = {"padding": 1}
 
     def __init__(
         self,

@@ -23,7 +23,7 @@ from torch.nn.functional import pad
 
 from gridsight.core.errors import UsageError
 from gridsight.models import MODELS
-from gridsight.nn.blocks import per_stage, same_conv
+from gridsight.nn.blocks import PerStage, per_stage, same_conv
 from gridsight.nn.nd import Nd, OneOrEach, global_mean, he_init
 from gridsight.nn.net import Net
 
@@ -102,7 +102,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.bn2(self.conv2(self.bn1(self.conv1(x)).relu()))
-        if self.conv3 is not None:
+        if self.conv3 is not None and self.bn3 is not None:
             y = self.bn3(self.conv3(y.relu()))
         return (y + self.downsample(x)).relu()
 
@@ -119,7 +119,7 @@ class PreBlock(Block):
     def forward(self, x: Tensor) -> Tensor:
         activated = self.bn1(x).relu()
         y = self.conv2(self.bn2(self.conv1(activated)).relu())
-        if self.conv3 is not None:
+        if self.conv3 is not None and self.bn3 is not None:
             y = self.conv3(self.bn3(y).relu())
         return y + self.downsample(activated if self.projects else x)
 
@@ -205,6 +205,7 @@ class ResNet(Net):
     """
 
     small: ClassVar[dict[str, object]] = {"depths": (1, 2), "width": 4, "strides": (1, 2)}
+    others: ClassVar[dict[str, object]] = {"shortcut": "pad", "head": "classifier"}
     renames: ClassVar[tuple[tuple[str, str], ...]] = ((r"^module\.", ""),)
 
     def __init__(
@@ -220,9 +221,9 @@ class ResNet(Net):
         stem_kernel: OneOrEach = 7,
         stem_stride: OneOrEach = 2,
         stem_pool: OneOrEach = 2,
-        kernels: OneOrEach | Sequence[OneOrEach] = 3,
-        strides: OneOrEach | Sequence[OneOrEach] | None = None,
-        dilations: OneOrEach | Sequence[OneOrEach] = 1,
+        kernels: PerStage = 3,
+        strides: PerStage | None = None,
+        dilations: PerStage = 1,
         shortcut: str = "project",
         zero_init: bool = False,
         head: str = "fc",

@@ -1,11 +1,17 @@
 """Small parts that several architectures share."""
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 from torch import nn
 
 from gridsight.core.errors import UsageError
 from gridsight.nn.nd import Nd, OneOrEach
+
+T = TypeVar("T")
+
+PerStage = int | Sequence[OneOrEach]
+"""One int for every stage and axis, or one entry a stage: an int, or one int an axis."""
 
 Step = tuple[OneOrEach, OneOrEach, OneOrEach]
 """Kernel, stride and padding of one convolution or pool."""
@@ -22,7 +28,7 @@ def same_conv(
     return nd.Conv(c_in, c_out, kernel, nd.each(stride), padding, dilation, bias=False)
 
 
-def per_stage(value: OneOrEach | Sequence[OneOrEach], stages: int, what: str) -> list[OneOrEach]:
+def per_stage(value: int | Sequence[T], stages: int, what: str) -> list[int | T]:
     """One `value` a stage: an int serves them all; else a sequence names each stage's int (or one int an axis)."""
     if isinstance(value, int):
         return [value] * stages

@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from gridsight.core.errors import UsageError
 from gridsight.nn.nd import Nd
 from gridsight.nn.net import Net
 
@@ -222,32 +221,29 @@ def stage_fields(net: Net, in_channels: int, spatial: Sequence[int]) -> list[Fie
 
 
 def measured_fields(net: Net, in_channels: int, spatial: Sequence[int]) -> list[Field]:
-    """The field of every stage by gradients: which input cells move the middle cell and its neighbour.
+    """The field of every stage by gradients: which input cells move the middle cell and the one before it.
 
-    Each axis needs room for two neighbouring cells that do not see its ends, else a `UsageError`; an axis of one
-    cell is left out (its entries are None). Slow; the oracle of `stage_fields`.
+    None on an axis where these see an end of the input, or which has one cell. Slow; the oracle of `stage_fields`.
     """
     net = _positive(net)
     x = torch.ones(1, in_channels, *spatial, dtype=torch.float64, requires_grad=True)
-    fields = []
-    for number, stage in enumerate(map(net.to_grid, net.forward_stages(x))):
-        middle = [n // 2 for n in stage.shape[2:]]
-        here = _edges(stage, middle, x)
-        size: list[int | None] = []
-        jump: list[int | None] = []
-        start: list[float | None] = []
-        for axis, (cells, (left, right)) in enumerate(zip(spatial, here, strict=True)):
-            if cells == 1:
-                size, jump, start = [*size, None], [*jump, None], [*start, None]
-                continue
-            beside = [m - (a == axis) for a, m in enumerate(middle)]
-            before = _edges(stage, beside, x)[axis][0]
-            if before <= 0 or right >= cells - 1:
-                raise UsageError(f"stage {number} sees an end of axis {axis}: {cells} cells are too few to measure it")
-            size, jump = [*size, right - left + 1], [*jump, left - before]
-            start = [*start, (left + right) / 2 - middle[axis] * (left - before)]
-        fields.append(Field(tuple(size), tuple(jump), tuple(start)))
-    return fields
+    return [_measured(net.to_grid(stage), x) for stage in net.forward_stages(x)]
+
+
+def _measured(stage: Tensor, x: Tensor) -> Field:
+    middle = [cells // 2 for cells in stage.shape[2:]]
+    size: list[int | None] = []
+    jump: list[int | None] = []
+    start: list[float | None] = []
+    for axis, (left, right) in enumerate(_edges(stage, middle, x)):
+        before = [cell - (a == axis) for a, cell in enumerate(middle)]
+        first = _edges(stage, before, x)[axis][0] if middle[axis] else 0
+        clear = first > 0 and right < x.shape[2 + axis] - 1
+        step = left - first
+        size.append(right - left + 1 if clear else None)
+        jump.append(step if clear else None)
+        start.append((left + right) / 2 - middle[axis] * step if clear else None)
+    return Field(tuple(size), tuple(jump), tuple(start))
 
 
 def _positive(net: Net) -> Net:

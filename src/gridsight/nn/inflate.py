@@ -25,37 +25,53 @@ def inflate(source: Net, target: Net) -> Net:
         wide[:, :, like.shape[2] // 2] = weight.to(like)
         return wide
 
-    return _carry(source, target, widen)
+    def widen_head(weight: Tensor, like: Tensor, channels: int) -> Tensor:
+        slices = like.shape[1] // weight.shape[1]
+        return widen(weight.unflatten(1, (channels, -1)), like.unflatten(1, (channels, slices, -1))).flatten(1)
+
+    return _carry(source, target, widen, widen_head)
 
 
-def sum_axis(source: Net, target: Net, axis: int = 0) -> Net:
-    """`target` with the weights of `source`, the same network with one axis more, summed over that `axis`."""
-    return _carry(source, target, lambda weight, like: weight.sum(2 + axis).to(like))
+def sum_axis(source: Net, target: Net) -> Net:
+    """`target` with the weights of `source`, the same network with one axis more, summed over its first axis."""
+
+    def narrow(weight: Tensor, like: Tensor) -> Tensor:
+        return weight.sum(2).to(like)
+
+    def narrow_head(weight: Tensor, like: Tensor, channels: int) -> Tensor:
+        slices = weight.shape[1] // like.shape[1]
+        return narrow(weight.unflatten(1, (channels, slices, -1)), like).flatten(1)
+
+    return _carry(source, target, narrow, narrow_head)
 
 
-def _carry(source: Net, target: Net, change: Callable[[Tensor, Tensor], Tensor]) -> Net:
-    """Copy every tensor of `source` whose shape `target` shares; `change` kernels and the rows of a flatten head."""
+def _carry(
+    source: Net,
+    target: Net,
+    kernel: Callable[[Tensor, Tensor], Tensor],
+    head: Callable[[Tensor, Tensor, int], Tensor],
+) -> Net:
+    """Copy the tensors of `source` to `target`, those of kernels and of a flatten head through the given changes."""
     old, new = source.state_dict(), target.state_dict()
     if old.keys() != new.keys():
         odd = sorted(old.keys() ^ new.keys())
         raise UsageError(f"these are not the same network: only one of them has {', '.join(odd[:3])}")
     for key, like in new.items():
         weight = old[key]
-        if weight.dim() == 2 and weight.shape != like.shape:  # a flatten head: (out, C x cells), cells as a kernel
-            before, after = _last_stage(source), _last_stage(target)
-            carried = change(weight.unflatten(1, before), like.unflatten(1, after)).flatten(1)
-        else:
-            carried = weight if weight.dim() == like.dim() else change(weight, like)
-        if carried.shape != like.shape:
-            raise UsageError(f"{key}: {tuple(weight.shape)} does not fit {tuple(like.shape)}")
-        new[key] = carried
+        if weight.dim() != like.dim():
+            weight = kernel(weight, like)
+        elif weight.dim() == 2 and weight.shape != like.shape:
+            weight = head(weight, like, _last_channels(source))
+        if weight.shape != like.shape:
+            raise UsageError(f"{key}: {tuple(old[key].shape)} does not become {tuple(like.shape)}")
+        new[key] = weight
     target.load_state_dict(new)
     return target
 
 
-def _last_stage(net: Net) -> tuple[int, ...]:
-    """(C, *cells) that a flatten head reads."""
-    if net.spatial is None:
-        raise UsageError(f"{type(net).__name__} has a head that depends on the input size but no `spatial`")
+def _last_channels(net: Net) -> int:
+    """Channels of the last stage, which a flatten head reads cell by cell."""
     first = next(p for p in net.parameters() if p.dim() > 2)
-    return stage_shapes(net, first.shape[1], net.spatial)[-1]
+    # the number of channels is the same at any size that is large enough to run
+    spatial = net.spatial or (64,) * (first.dim() - 2)
+    return stage_shapes(net, first.shape[1], spatial)[-1][0]

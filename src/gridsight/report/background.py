@@ -122,27 +122,45 @@ def limits(of: Contents) -> str:
     spec, n = of.spec, of.result.get("n")
     confusion, reads = of.confusion, of.result.get("test_reads") or 0
     if n is not None:
-        said.append("Intervals tell what the number of held-back items leaves open. They do not tell how the result would change "
-                    "with another seed, another split or another way of collecting items.")  # fmt: skip
-        said.append("The figures hold for items collected and selected as these were: another camera, place, person or time "
-                    "has to be measured.")  # fmt: skip
+        said.append(
+            "Intervals tell what the number of held-back items leaves open. They do not tell how the result would "
+            "change with another seed, another split or another way of collecting items."
+        )
+        said.append(
+            "The figures hold for items collected and selected as these were: another camera, place, person or time "
+            "has to be measured."
+        )
     if spec is not None and spec.group is None and n is not None:
-        said.append("The items were split one by one. If several come from one source (person, device, recording, place), the same "
-                    "source may be in training and in test, and new sources will do worse; --group NAME measures that.")  # fmt: skip
+        said.append(
+            "The items were split one by one. If several come from one source (person, device, recording, place), "
+            "the same source may be in training and in test, and new sources will do worse; --group NAME measures "
+            "that."
+        )
     if confusion is not None:
         few = [(of.classes[i], int(count)) for i, count in enumerate(confusion.sum(1)) if count < SMALL_CLASS]
         if few:
             listed = ", ".join(f"{name} ({count})" for name, count in few[:8]) + (", ..." if len(few) > 8 else "")
-            said.append(f"{some(len(few), 'class', 'classes')} of {len(of.classes)} have fewer than {SMALL_CLASS} held-back items: "
-                        f"{listed}. Their own figures are rough.")  # fmt: skip
+            said.append(
+                f"{some(len(few), 'class', 'classes')} of {len(of.classes)} have fewer than {SMALL_CLASS} held-back "
+                f"items: {listed}. Their own figures are rough."
+            )
         shares = confusion.sum(1) / max(1, confusion.sum())
         if shares.max() > 1.5 / len(shares) and shares.max() > 0.5:
-            said.append(f"{percent(float(shares.max()), n or 0)} of the held-back items are of one class; read the balanced accuracy "
-                        "and the recall of each class, not the accuracy alone.")  # fmt: skip
+            said.append(
+                f"{percent(float(shares.max()))} of the held-back items are of one class; read the balanced "
+                "accuracy and the recall of each class, not the accuracy alone."
+            )
+    if spec is not None and spec.group is not None and n is not None:
+        said.append(
+            "Intervals of single classes and of the reliability diagram count items as independent, although items "
+            f"of one {spec.group} are alike: they are too narrow. The headline's is over {spec.group}s."
+        )
     if reads > 1:
-        said.append(f"The held-back items were read {times(reads)}. Whatever was chosen after the first reading, knowing its result, "
-                    "flatters the later ones.")  # fmt: skip
-    if of.result.get("duplicates"):
+        said.append(
+            f"The held-back items were read {times(reads)}. Whatever was chosen after the first reading, knowing its "
+            "result, flatters the later ones."
+        )
+    if any("test" in str(twins.get("splits")) for twins in of.result.get("duplicates") or ()):
         said.append("Near-duplicates of training items are among the held-back ones; these are easier than new items.")
     if of.epochs and not any(row.get("val_loss") is not None for row in of.epochs):
         said.append("There was no validation set: the schedule was fixed beforehand and the last weights were kept.")
@@ -150,8 +168,10 @@ def limits(of: Contents) -> str:
         said.append("Probabilities are uncalibrated scores: do not read 90 % as nine times in ten.")
     found = of.predictions
     if found is not None and n is not None and len(found.target) != n:
-        said.append(f"predictions.npz holds {plain(len(found.target))} items and result.json speaks of {plain(n)}: "
-                    "curves and mistakes are of the former.")  # fmt: skip
+        said.append(
+            f"predictions.npz holds {plain(len(found.target))} items and result.json speaks of {plain(n)}: curves and "
+            "mistakes are of the former."
+        )
     if not said:
         said.append("There is no result yet whose limits could be told.")
     return bullets(said)

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
@@ -19,7 +20,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from gridsight.report.contents import Bins, Line
+from gridsight.measure.calibration import Bin
+from gridsight.report.curves import Line
 
 INK, SOFT, RULE, PAGE = "#000001", "#000002", "#000003", "#000004"
 SERIES = ("#0000a1", "#0000a2", "#0000a3", "#0000a4", "#0000a5")
@@ -42,7 +44,7 @@ class Mark:
 
 
 def colour_of(index: int) -> tuple[str, bool]:
-    """(colour, dashed) of the line number `index`: five colours that colour-blind eyes tell apart, solid then dashed."""
+    """(colour, dashed) of the line number `index`: five that colour-blind eyes tell apart, solid, then dashed."""
     return SERIES[index % len(SERIES)], index // len(SERIES) % 2 == 1
 
 
@@ -60,7 +62,7 @@ def line_figure(
     whole_x: bool = False,
     size: tuple[float, float] = (WIDTH, HEIGHT),
 ) -> Figure:
-    """Lines against labelled axes; `band` is (x, low, high); points are shown while they are few. Nothing is smoothed."""
+    """Lines against labelled axes; `band` is (x, low, high); points show while they are few. Nothing is smoothed."""
     figure = _figure(size)
     axes = figure.add_axes(_box(size, left=66 if percent_y else 56, bottom=40, right=14, top=12))
     _style(axes, x, y)
@@ -110,11 +112,14 @@ def line_figure(
     return figure
 
 
-def confusion_figure(confusion: np.ndarray, classes: Sequence[str]) -> tuple[Figure, list[str]]:
+def confusion_figure(
+    confusion: np.ndarray, classes: Sequence[str], totals: np.ndarray | None = None
+) -> tuple[Figure, list[str]]:
     """The matrix (true in rows, predicted in columns) and one tooltip a cell that is not zero.
 
     Blue is right, orange is wrong; the strength is the square root of the share of the true class, so that one mistake
     in a hundred is seen. Up to 12 classes a cell has its count and share, up to 24 its count, beyond these the tooltip.
+    `totals` (K,) are the items of each true class, where the columns do not hold all of them.
     """
     k = len(classes)
     cell = 64 if k <= 3 else 48 if k <= 5 else 38 if k <= 12 else 27 if k <= 24 else 16 if k <= 50 else 13
@@ -136,8 +141,8 @@ def confusion_figure(confusion: np.ndarray, classes: Sequence[str]) -> tuple[Fig
     axes.tick_params(length=0, labelsize=small, labelcolor=INK, pad=3)
     axes.set_xlabel("predicted", color=SOFT, fontsize=TEXT)
     axes.set_ylabel("true", color=SOFT, fontsize=TEXT)
-    totals = confusion.sum(1)
-    tips = []
+    totals = confusion.sum(1) if totals is None else totals
+    tips: list[str] = []
     for i, j in zip(*np.nonzero(confusion), strict=True):
         count, share = int(confusion[i, j]), float(confusion[i, j] / totals[i])
         strength = float(np.sqrt(share))
@@ -157,36 +162,31 @@ def confusion_figure(confusion: np.ndarray, classes: Sequence[str]) -> tuple[Fig
     return figure, tips
 
 
-def reliability_figure(after: Bins, before: Bins | None) -> Figure:
+def reliability_figure(after: Sequence[Bin], before: Sequence[Bin] | None) -> Figure:
     """Share right against the stated probability with 95 % intervals, and below it how many items a bin has."""
     size = (WIDTH, 300)
     figure = _figure(size)
-    axes = figure.add_axes(_box(size, left=54, bottom=96, right=12, top=12))
-    counts = figure.add_axes(_box(size, left=54, bottom=40, right=12, top=216))
+    axes = figure.add_axes(_box(size, left=56, bottom=96, right=14, top=12))
+    counts = figure.add_axes(_box(size, left=56, bottom=40, right=14, top=216))
     _style(axes, "", "share right")
     _style(counts, "probability of the predicted class", "items")
-    axes.plot([0, 1], [0, 1], color=SOFT, linewidth=1, linestyle=(0, (2, 3)))
+    axes.plot([0, 1], [0, 1], color=SOFT, linewidth=1, linestyle=(0, (2, 3)), label="_diagonal")
     if before is not None:
-        axes.plot(
-            before.confidence, before.accuracy, "s-", color=SERIES[1], markersize=4, linewidth=1.2, label="before"
-        )
-    around = np.clip(np.stack([after.accuracy - after.low, after.high - after.accuracy]), 0, None)
-    axes.errorbar(
-        after.confidence,
-        after.accuracy,
-        around,
-        fmt="o-",
-        color=SERIES[0],
-        markersize=4.5,
-        linewidth=1.6,
-        elinewidth=1.2,
-        label="after",
-    )
-    counts.bar(after.left, after.count, after.right - after.left, align="edge", color=SERIES[0], alpha=0.5, linewidth=0)
+        shown = [row for row in before if row.n]
+        x, y = [row.confidence for row in shown], [row.accuracy for row in shown]
+        axes.plot(x, y, "s-", color=SERIES[1], markersize=4, linewidth=1.2, label="before")
+    shown = [row for row in after if row.n]
+    x, y = [row.confidence for row in shown], [row.accuracy for row in shown]
+    for row in shown:
+        axes.plot([row.confidence] * 2, [row.accuracy_low, row.accuracy_high], color=SERIES[0], linewidth=1.2)
+    axes.plot(x, y, "o-", color=SERIES[0], markersize=4.5, linewidth=1.6, label="after")
+    for row in shown:
+        box = Rectangle((row.low, 0), row.high - row.low, row.n, facecolor=SERIES[0], alpha=0.5, linewidth=0)
+        counts.add_patch(box)
     axes.set(xlim=(0, 1.02), ylim=(0, 1.03))
     axes.tick_params(labelbottom=False)
     axes.yaxis.set_major_formatter(FuncFormatter(_percent))
-    counts.set(xlim=(0, 1.02))
+    counts.set(xlim=(0, 1.02), ylim=(0, 1.05 * max((row.n for row in shown), default=1)))
     counts.xaxis.set_major_formatter(FuncFormatter(_percent))
     counts.yaxis.set_major_locator(MaxNLocator(2, integer=True, prune="lower"))
     counts.yaxis.set_major_formatter(FuncFormatter(_short_count))
@@ -214,7 +214,7 @@ def image_figure(
 def svg(figure: Figure, label: str, tips: Sequence[str] = ()) -> str:
     """The figure as one `<svg>` element for inside an HTML page; `label` is read to those who do not see it."""
     buffer = io.StringIO()
-    settings = {"svg.fonttype": "none", "svg.hashsalt": "gridsight"}  # equal figures are equal bytes
+    settings: Any = {"svg.fonttype": "none", "svg.hashsalt": "gridsight"}  # equal figures are equal bytes
     with _LOCK, rc_context(settings), warnings.catch_warnings():
         # the reader's font draws the text: that matplotlib's own lacks a letter is of no interest
         warnings.filterwarnings("ignore", message="Glyph .* missing")

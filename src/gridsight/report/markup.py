@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from gridsight.report.contents import Line
+from gridsight.report.curves import Line
 from gridsight.report.figures import colour_of
 
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
@@ -16,11 +16,11 @@ def esc(value: Any) -> str:
     return escape(_CONTROL.sub("\ufffd", str(value)), quote=True)
 
 
-def percent(value: float | None, n: int = 0) -> str:
-    """A share as a percentage, with the second decimal only where n makes it mean something."""
+def percent(value: float | None, digits: int = 2) -> str:
+    """A share as a percentage; its parts do not part at the end of a line."""
     if value is None or value != value:
         return "–"
-    return f"{100 * value:.{2 if n >= 2000 else 1}f}\u00a0%"
+    return f"{100 * value:.{digits}f}\u00a0%"
 
 
 def plain(value: Any) -> str:
@@ -107,8 +107,9 @@ def figure(drawing: str, title: str, caption: str = "", lines: Sequence[Line] = 
     keys = "".join(_key(index, line) for index, line in enumerate(lines))
     legend = f'<div class="legend">{keys}</div>' if keys else ""
     words = f"<p>{esc(caption)}</p>" if caption else ""
+    head = f"<h3>{esc(title)}</h3>" if title else ""
     return (
-        f'<figure class="{kind or "chart"}">{f"<h3>{esc(title)}</h3>" if title else ""}<div class="drawing">{drawing}</div>'
+        f'<figure class="{kind or "chart"}">{head}<div class="drawing">{drawing}</div>'
         f"<figcaption>{legend}{words}</figcaption></figure>"
     )
 

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from gridsight.data.spec import DataSpec
-from gridsight.report.contents import Line
+from gridsight.report.curves import Line
 from gridsight.report.figures import image_figure, line_figure, svg
 
 LARGEST = 320  # pixels: a page of two dozen photographs stays small
@@ -25,7 +25,9 @@ def show(x: np.ndarray, spec: DataSpec | None, label: str) -> str:
         return _image(pixels(x), label)
     names = slice_names(x.ndim - 1, spec)
     images = [_image(pixels(part), f"{label}, {name}") for part, name in zip(middle_slices(x), names, strict=True)]
-    return "".join(f'<figure class="slice">{i}<figcaption>{n}</figcaption></figure>' for i, n in zip(images, names))
+    return "".join(
+        f'<figure class="slice">{i}<figcaption>{n}</figcaption></figure>' for i, n in zip(images, names, strict=True)
+    )
 
 
 def pixels(x: np.ndarray) -> np.ndarray:
@@ -42,7 +44,7 @@ def pixels(x: np.ndarray) -> np.ndarray:
 
 
 def middle_slices(x: np.ndarray) -> list[np.ndarray]:
-    """The middle (C, ., .) slice across each of the three axes of (C, D, H, W); further leading axes at their middle."""
+    """The middle (C, ., .) slice across each axis of (C, D, H, W); further leading axes at their middle."""
     while x.ndim > 4:
         x = x.take(x.shape[1] // 2, axis=1)
     return [x.take(x.shape[axis] // 2, axis=axis) for axis in (1, 2, 3)]

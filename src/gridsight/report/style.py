@@ -54,10 +54,12 @@ thead th{color:var(--soft);font-weight:500;position:sticky;top:0;background:var(
 td{white-space:nowrap}
 .facts td{text-align:left;white-space:normal;overflow-wrap:anywhere;padding-right:0}
 .facts tbody th{color:var(--soft);font-weight:500;white-space:nowrap}
-td small{margin-left:6px}th small{display:block;font-weight:400;font-family:ui-monospace,Consolas,monospace;font-size:12.5px}
+td small{margin-left:6px}
+th small{display:block;font-weight:400;font-family:ui-monospace,Consolas,monospace;font-size:12.5px}
 .bar{display:inline-block;height:9px;background:var(--c1);opacity:.55;border-radius:2px;margin-right:8px;min-width:1px}
 ul{margin:6px 0 12px;padding-left:20px;max-width:80ch}
-.mistakes{display:grid;grid-template-columns:repeat(auto-fill,minmax(var(--least,150px),1fr));gap:24px 22px;margin-top:14px}
+.mistakes{display:grid;grid-template-columns:repeat(auto-fill,minmax(var(--least,150px),1fr));gap:24px 22px;
+margin-top:14px}
 .mistakes .slices{display:grid;grid-template-columns:repeat(3,1fr);gap:6px}
 img{display:block;width:100%;max-width:320px;height:auto;border-radius:4px;background:var(--card)}
 img.crisp{image-rendering:pixelated}

@@ -4,7 +4,7 @@ Label smoothing: Szegedy et al., arXiv:1512.00567, section 7. Class weights mult
 divided by the sum of the weights, as `torch.nn.functional.cross_entropy` does.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -79,9 +79,3 @@ def class_weights(counts: Sequence[int]) -> tuple[float, ...]:
     """n / (K n_k) of each class: every class weighs the same in the loss; a class without items weighs 0."""
     total, present = sum(counts), sum(count > 0 for count in counts)
     return tuple(total / (present * count) if count else 0.0 for count in counts)
-
-
-def metrics_words(metrics: Mapping[str, Mapping[str, float]], name: str) -> str:
-    """ "99.2 % (95 % interval 98.0 to 99.7 %)" of one metric in a summary."""
-    value = metrics[name]
-    return f"{value['value']:.2%} (95 % interval {value['low']:.2%} to {value['high']:.2%})".replace("%", " %")

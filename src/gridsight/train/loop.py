@@ -223,7 +223,8 @@ class Trainer:
         if self.validation is None or self.best is None:
             return self._current()
         n = len(self.validation.index)
-        error = math.sqrt(max(at.best_accuracy * (1 - at.best_accuracy), 1 / n) / n)
+        share = min(at.best_accuracy, 1 - 1 / n)  # a perfect score has an error too
+        error = math.sqrt(max(share * (1 - share), 0.0) / n)
         if self.patience or at.last_accuracy < at.best_accuracy - error:
             return self.best
         return self._current()
@@ -339,9 +340,9 @@ def _channels_last(net: nn.Module) -> nn.Module:
     """Convolution weights in channels-last memory, which is what the CPU's and the GPU's fast kernels read."""
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
-            module.to(memory_format=torch.channels_last)
+            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         elif isinstance(module, nn.Conv3d):
-            module.to(memory_format=torch.channels_last_3d)
+            module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     return net
 
 

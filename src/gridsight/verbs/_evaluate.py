@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gridsight.artifact.predictor import Predictor, load, softmax
+from gridsight.artifact.predictor import Predictor, load
 from gridsight.core.console import Console, dumps
 from gridsight.core.errors import DataError, ReadError, UsageError, nearest
 from gridsight.core.run import RunFolder, atomic_write
@@ -17,6 +17,7 @@ from gridsight.data.cache import decode
 from gridsight.data.conform import conform
 from gridsight.data.sample import Sample
 from gridsight.data.source import Source, find
+from gridsight.measure.calibration import softmax
 from gridsight.verbs._judge import Judged, judge, say_result
 from gridsight.verbs.evaluate import EvaluateSettings
 

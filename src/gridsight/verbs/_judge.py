@@ -41,7 +41,7 @@ def judge(judged: Judged, calibration: Calibration, file: Path | None) -> dict[s
     p, y = judged.probabilities, judged.target
     if len(y) == 0:
         raise DataError("there is nothing to measure: no item has a class that the model knows")
-    confusion = metrics.confusion_matrix(p, y)
+    confusion = metrics.confusion_matrix(p.argmax(1), y, len(judged.classes))
     result: dict[str, Any] = {
         "task": "classify",
         "n": len(y),
@@ -54,8 +54,8 @@ def judge(judged: Judged, calibration: Calibration, file: Path | None) -> dict[s
             "temperature": calibration.temperature,
             "threshold": calibration.threshold,
             "coverage": calibration.coverage,
-            "ece": calibrations.ece(p, y),
-            "ece_before": calibrations.ece(judged.uncalibrated, y),
+            "ece": calibrations.expected_calibration_error(p, y),
+            "ece_before": calibrations.expected_calibration_error(judged.uncalibrated, y),
         },
     }
     if file is not None:
@@ -88,12 +88,10 @@ def _keep(judged: Judged, file: Path) -> None:
 
 def fit_calibration(logits: np.ndarray, y: np.ndarray, coverage: float) -> Calibration:
     """Temperature by likelihood, then the threshold that lets a share `coverage` of the items through."""
-    from gridsight.artifact.predictor import softmax
-
     temperature = calibrations.fit_temperature(logits, y)
-    confidence = softmax(logits, temperature).max(1)
-    quantiles = tuple(float(q) for q in np.quantile(confidence, np.linspace(0, 1, 101)))
-    threshold = float(np.quantile(confidence, 1 - coverage))
+    probabilities = calibrations.softmax(logits, temperature)
+    quantiles = tuple(float(q) for q in np.quantile(probabilities.max(1), np.linspace(0, 1, 101)))
+    threshold = calibrations.unsure_threshold(probabilities, coverage)
     return Calibration(True, temperature, threshold, coverage, quantiles)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from gridsight.artifact.model_file import Calibration, Model, save_model
-from gridsight.artifact.predictor import Predictor, load, softmax
+from gridsight.artifact.predictor import Predictor, load
 from gridsight.core import seed as hashing
 from gridsight.core.console import Console, dumps
 from gridsight.core.device import EXACT, environment, pick_device
@@ -24,6 +24,7 @@ from gridsight.data.cache import Cached, cached
 from gridsight.data.loader import Loader
 from gridsight.data.source import Source, find
 from gridsight.data.split import Split, folds, split
+from gridsight.measure.calibration import softmax
 from gridsight.nn.frontend import FrontEnd
 from gridsight.tasks.classify import Classify, class_weights
 from gridsight.train.loop import Events, Stopped, Trainer, overfits, predict_logits
@@ -85,9 +86,7 @@ def summary(result: Mapping[str, Any]) -> dict[str, Any]:
     return {key: result[key] for key in ("task", "n", "skipped", "metrics", "run", "model", "seconds")}
 
 
-def reevaluate(
-    folder: RunFolder, settings: TrainSettings, part: str, device: str, console: Console
-) -> dict[str, Any]:
+def reevaluate(folder: RunFolder, settings: TrainSettings, part: str, device: str, console: Console) -> dict[str, Any]:
     """The figures of a finished run's model on a part of its own data; a reading of the test part is counted."""
     source = find(settings.data, pattern=settings.pattern, group=settings.group, axes=settings.axes)
     run = _Execution(folder, replace(settings, device=device), source, console)

@@ -1,6 +1,7 @@
 """Every file format, one a file, and the contract they keep."""
 
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 from gridsight.core.errors import ReadError
@@ -14,6 +15,8 @@ READERS = Registry("reader", "gridsight.data.readers")
 class Reader:
     """One format. Register with `suffixes`, `ndims`, and `many`: True when a file holds many items with their labels.
 
+    A format that cannot tell a file that was cut short between two items from a whole one says why with `truncated`.
+    Arrays of samples may be views that are not contiguous, and may share memory with other samples: never write to them.
     `version` is part of the cache key: raise it when the same file gives other arrays. Whatever is wrong with a file
     is a `ReadError` that names it; nothing in a file is ever executed, and sizes it declares are bounded before use.
     """
@@ -32,12 +35,17 @@ class Reader:
         raise NotImplementedError
 
     def read_single(self, file: File, axes: str | None = None) -> Sample:
-        """The file as one item, as when its label comes from its folder or its name."""
-        for sample in self.read(file, axes):
-            if isinstance(sample, ReadError):
-                raise sample
-            return sample
-        raise ReadError(file, "holds no items")
+        """The file as one item, as when its label comes from its folder or its name; of several it is a `ReadError`."""
+        samples = list(islice(self.read(file, axes), 2))
+        if len(samples) != 1:
+            raise ReadError(file, "holds several items where one is wanted" if samples else "holds no items")
+        if isinstance(samples[0], ReadError):
+            raise samples[0]
+        return samples[0]
+
+    def read_as(self, file: File, ndim: int, channels: int) -> Iterator[Sample | ReadError]:
+        """Every item of a file that is to be predicted by a model of `ndim` axes and `channels` channels."""
+        yield from self.read(file)
 
     def probe(self, file: File, axes: str | None = None) -> Header:
         """Shape and type of a file that is one item, without decoding where the format allows it."""

@@ -22,7 +22,7 @@ import numpy as np
 
 from gridsight.core.errors import ReadError
 from gridsight.data import rows
-from gridsight.data.axes import channels_first
+from gridsight.data.axes import channels_first, match_axes
 from gridsight.data.files import File
 from gridsight.data.names import split_in
 from gridsight.data.readers import READERS, Reader
@@ -80,6 +80,23 @@ class ArrayReader(Reader):
                 layout = _layout(member, stream)
                 rows.check_layout(member.name, layout)
                 return rows.single(file, rows.read_whole(member.name, stream, layout), axes)
+
+    def read_as(self, file: File, ndim: int, channels: int) -> Iterator[Sample | ReadError]:
+        with nullcontext() if _is_npy(file) else _archive(file) as arrays:
+            if arrays is None:
+                members = [_file_member(file)]
+            else:
+                members = [arrays[data] for _, data, _ in _pairs(file, arrays)]
+                if len(members) == 1:
+                    members = [Member(str(file), members[0].open, members[0].size)]
+            for member in members:
+                with member.open() as stream:
+                    layout = _layout(member, stream)
+                axes = match_axes(layout.shape, layout.dtype, ndim, channels)
+                if axes is None:
+                    wanted = f"{ndim} axes and {channels} channel" + ("s" if channels > 1 else "")
+                    raise ReadError(member.name, f"has shape {layout.shape} where the model takes items of {wanted}")
+                yield from _items(member, None, None, None, axes)
 
     def probe(self, file: File, axes: str | None = None) -> Header:
         with nullcontext() if _is_npy(file) else _archive(file) as arrays:

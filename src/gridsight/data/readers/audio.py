@@ -35,10 +35,9 @@ class AudioReader(Reader):
         yield self.read_single(file, axes)
 
     def read_single(self, file: File, axes: str | None = None) -> Sample:
-        data = file.read(MAX_BYTES)
-        with _open(file, data) as sound:
+        with _open(file, file.read(MAX_BYTES)) as sound:
             blocks, there = [], 0
-            while there < sound.frames and len(block := sound.read(BLOCK, "float32", always_2d=True)):
+            while there < sound.frames and len(block := _decode(file, sound)):
                 blocks.append(block)
                 there += len(block)
                 if there * sound.channels > MAX_VALUES:
@@ -90,8 +89,20 @@ def _open(file: File, data: bytes) -> soundfile.SoundFile:
     try:
         return soundfile.SoundFile(io.BytesIO(data))
     except (soundfile.LibsndfileError, TypeError, ValueError) as error:
-        words = getattr(error, "error_string", str(error)).strip().rstrip(".")
-        raise ReadError(file, f"is a broken sound ({words})") from None
+        raise _broken(file, error) from None
+
+
+def _decode(file: File, sound: soundfile.SoundFile) -> np.ndarray:
+    """The next frames (T, C)."""
+    try:
+        return sound.read(BLOCK, "float32", always_2d=True)  # type: ignore[no-any-return]
+    except soundfile.LibsndfileError as error:
+        raise _broken(file, error) from None
+
+
+def _broken(file: File, error: Exception) -> ReadError:
+    words = str(getattr(error, "error_string", error)).strip().rstrip(".").removeprefix("Error : ")
+    return ReadError(file, f"is a broken or cut sound ({words})")
 
 
 def _check_wav(file: File, data: bytes) -> None:

@@ -144,7 +144,7 @@ def _jpeg_header(file: File, data: bytes) -> tuple[int, int, int, bool]:
     """Height, width and channels as decoded, and whether simplejpeg is for it."""
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data, strict=False)
-    except ValueError:
+    except (ValueError, KeyError):  # KeyError: a subsampling it has no name for
         # 12-bit, lossless and the like, or damaged: Pillow knows
         picture = _open(file, io.BytesIO(data), "JPEG")
         return picture.height, picture.width, 1 if picture.mode == "L" else 3, False

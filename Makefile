@@ -1,0 +1,49 @@
+# make demo   train on the embedded digits and say where the report is
+# make test   the tests; make test-all adds the slow ones
+# TORCH_INDEX=https://download.pytorch.org/whl/cpu takes PyTorch's CPU build where PyPI would bring the CUDA one
+
+PYTHON ?= python3
+VENV ?= .venv
+TORCH_INDEX ?=
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -c constraints.txt
+export OMP_WAIT_POLICY = PASSIVE
+
+.PHONY: demo test test-all check bench docs clean
+
+demo: $(VENV)/.installed
+	$(BIN)/gridsight train digits
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest
+
+test-all: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m "slow or not slow" --timeout 3600 --durations 15
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -x
+
+bench: $(VENV)/.installed-dev
+	for file in benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
+
+docs: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest tests/docs
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Gridsight needs Python 3.11 or newer; make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(PIP) -e .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(PIP) -e ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -1,0 +1,361 @@
+"""What every network promises, for every one that is registered: a new file in `models/` is found by itself.
+
+Shapes and parameter counts are checked of every name, on the meta device. Everything else is checked of each variant
+with its file's `small` arguments put over its own, in every number of axes that it declares.
+"""
+
+import copy
+import inspect
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from gridsight.core.errors import UsageError
+from gridsight.core.registry import Entry
+from gridsight.models import MODELS, create, published_input
+from gridsight.nn.geometry import measured_fields, stage_fields
+from gridsight.nn.inflate import inflate, sum_axis
+from gridsight.nn.net import Net
+
+SIZE = 18
+CHANNELS, CLASSES = 2, 3
+
+
+class Small:
+    """A variant with small arguments: `build` makes it, `x` an input that it takes."""
+
+    def __init__(self, entry: Entry) -> None:
+        self.entry, self.item = entry, entry.item
+        given = {**entry.arguments, **entry.item.small}
+        self.arguments = {name: value for name, value in given.items() if name not in ("in_channels", "num_classes")}
+        self.fixed = "spatial" in inspect.signature(entry.item).parameters
+
+    def size(self, ndim: int) -> tuple[int, ...]:
+        return (self.arguments["spatial"] if self.fixed else SIZE,) * ndim
+
+    def build(self, ndim: int, seed: int = 0, **changes: Any) -> Net:
+        torch.manual_seed(seed)
+        arguments = {"in_channels": CHANNELS, "num_classes": CLASSES, **self.arguments, **changes}
+        return self.item(ndim=ndim, **arguments)
+
+    def build_for(self, spatial: tuple[int, ...], seed: int = 0, **changes: Any) -> Net:
+        sized = {"spatial": spatial} if self.fixed else {}
+        return self.build(len(spatial), seed, **sized, **changes)
+
+    def x(self, ndim: int, count: int = 4, channels: int = CHANNELS, **kind: Any) -> Tensor:
+        return noise(count, channels, *self.size(ndim), **kind)
+
+
+def noise(*shape: int, seed: int = 1, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def small_variants() -> list[Any]:
+    """One a distinct set of small arguments, in every declared ndim."""
+    found: dict[str, Small] = {}
+    for entry in MODELS.entries():
+        small = Small(entry)
+        found.setdefault(f"{small.item.__qualname__} {sorted(small.arguments.items())}", small)
+    return [
+        pytest.param(small, ndim, id=f"{small.entry.name}-{ndim}d")
+        for small in found.values()
+        for ndim in small.entry.tags["ndims"]
+    ]
+
+
+def trained(net: Net, x: Tensor) -> Net:
+    """The network in eval mode after a few passes in train mode: norms with statistics and weights of their own."""
+    with torch.no_grad():
+        for _ in range(3):
+            uneven(net).train()(x)
+    return net.eval()
+
+
+def uneven(net: Net) -> Net:
+    """The network with norms and biases off their initial ones and zeros, at which relu has its kink."""
+    for name, parameter in net.named_parameters():
+        if parameter.dim() == 1:
+            parameter.data += 0.1 * noise(*parameter.shape, seed=len(name), dtype=parameter.dtype)
+    return net
+
+
+small_and_ndim = pytest.mark.parametrize(("small", "ndim"), small_variants())
+
+
+@pytest.mark.parametrize("ndim", (1, 2, 3))
+@pytest.mark.parametrize("name", MODELS.names())
+def test_shapes_and_published_parameters(name: str, ndim: int) -> None:
+    tags = MODELS.get(name).tags
+    if ndim not in tags["ndims"]:
+        with pytest.raises(UsageError, match=f"not {ndim}"):
+            create(name, ndim=ndim)
+        return
+    _, channels, spatial = published_input(name, ndim)
+    with torch.device("meta"):
+        net = create(name, ndim=ndim)
+        stages = list(net.forward_stages(torch.empty(2, channels, *spatial)))
+        other = create(name, ndim=ndim, in_channels=5, num_classes=7)
+    grids = [net.to_grid(stage).shape for stage in stages]
+    assert all(len(grid) == ndim + 2 and grid[0] == 2 for grid in grids)
+    assert [grid[2:] for grid in grids] == sorted((grid[2:] for grid in grids), reverse=True)
+    assert other(torch.empty(2, 5, *spatial, device="meta")).shape == (2, 7)
+    if ndim == 2 and tags["parameters_published"] is not None:
+        assert sum(p.numel() for p in net.parameters()) == tags["parameters_published"]
+
+
+@pytest.mark.parametrize("name", MODELS.names())
+def test_tags(name: str) -> None:
+    entry = MODELS.get(name)
+    missing = {"ndims", "paper", "published", "parameters_published", "spatial", "masked"} - entry.tags.keys()
+    assert not missing
+    if entry.tags["masked"] is False:
+        assert entry.tags["unmasked"], "the reason why it takes no mask"
+        small = Small(entry)
+        ndim = entry.tags["ndims"][0]
+        with pytest.raises(UsageError, match="mask"):
+            small.build(ndim)(small.x(ndim), torch.ones(4, *small.size(ndim)))
+
+
+@small_and_ndim
+def test_small_is_small(small: Small, ndim: int) -> None:
+    assert 0 < sum(p.numel() for p in small.build(ndim).parameters()) < 200_000
+
+
+@small_and_ndim
+def test_every_parameter_gets_a_gradient(small: Small, ndim: int) -> None:
+    net, x = small.build(ndim), small.x(ndim)
+    (net(x) * noise(len(x), CLASSES, seed=2)).sum().backward()
+    without = [name for name, p in net.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
+    assert without == []
+
+
+@small_and_ndim
+def test_autograd_equals_finite_difference(small: Small, ndim: int) -> None:
+    net, x = uneven(small.build(ndim).double()), small.x(ndim, dtype=torch.float64).requires_grad_()
+    weights = noise(len(x), CLASSES, seed=2, dtype=torch.float64)
+    variables = [x, *net.parameters()]
+    directions = [noise(*v.shape, seed=i, dtype=torch.float64) for i, v in enumerate(variables)]
+
+    def value() -> Tensor:
+        torch.manual_seed(0)  # dropout
+        return (net(x) * weights).sum()
+
+    gradients = torch.autograd.grad(value(), variables)
+    slope = sum((g * d).sum() for g, d in zip(gradients, directions, strict=True)).item()
+
+    def value_after(step: float) -> float:
+        with torch.no_grad():
+            for variable, direction in zip(variables, directions, strict=True):
+                variable += step * direction
+            return value().item()
+
+    step = 1e-7  # small, so that hardly any relu or maximum switches
+    difference = value_after(step) - value_after(-2 * step)
+    assert difference / (2 * step) == pytest.approx(slope, rel=1e-4, abs=1e-5)
+
+
+def second_value(small: Small, name: str, now: Any, default: Any) -> Any:
+    """Another legal value of an argument: the file's own in `others`, else a guess from the type."""
+    if name in small.item.others:
+        other = small.item.others[name]
+        return default if other == now else other
+    if isinstance(now, bool):
+        return not now
+    if isinstance(now, int):
+        return now + 2
+    if isinstance(now, float):
+        return now / 2 or 0.5
+    if isinstance(now, tuple):
+        return (second_value(small, "", now[0], None), *now[1:])
+    raise AssertionError(f"give {small.item.__name__}.others a second value of {name!r}: {now!r} suggests none")
+
+
+@small_and_ndim
+def test_every_argument_has_an_effect(small: Small, ndim: int) -> None:
+    parameters = dict(inspect.signature(small.item).parameters)
+    assert not any(p.kind is p.VAR_KEYWORD for p in parameters.values()), "**kwargs swallows typing errors"
+    usual = {"in_channels": CHANNELS, "num_classes": CLASSES, **small.arguments}
+
+    def outcome(**changes: Any) -> tuple[Any, Tensor]:
+        net = small.build(ndim, **changes)
+        if small.fixed:
+            size = changes.get("spatial", small.arguments["spatial"])
+            x = noise(4, changes.get("in_channels", CHANNELS), *(size,) * ndim)
+        else:
+            x = small.x(ndim, channels=changes.get("in_channels", CHANNELS))
+        torch.manual_seed(0)
+        return {key: value.shape for key, value in net.state_dict().items()}, net(x).detach()
+
+    shapes, logits = outcome()
+    dead = []
+    for name in parameters.keys() - {"ndim"}:
+        now = usual.get(name, parameters[name].default)
+        other = second_value(small, name, now, parameters[name].default)
+        changed_shapes, changed = outcome(**{name: other})
+        if changed_shapes == shapes and changed.shape == logits.shape and torch.equal(changed, logits):
+            dead.append(name)
+    assert dead == []
+
+
+@small_and_ndim
+def test_inflation(small: Small, ndim: int) -> None:
+    if ndim != 3 or 2 not in small.entry.tags["ndims"]:
+        pytest.skip("inflation goes from 2-D to 3-D")
+    x = small.x(2)
+    flat = trained(small.build(2), x)
+    depth = small.size(3)[0]
+    volume = inflate(flat, small.build(3, seed=9).eval())
+    torch.testing.assert_close(
+        volume(x.unsqueeze(2).expand(-1, -1, depth, -1, -1)), flat(x), rtol=1e-5, atol=1e-5 * scale(flat(x))
+    )
+
+
+@small_and_ndim
+def test_summing_an_axis(small: Small, ndim: int) -> None:
+    if ndim != 1 or 2 not in small.entry.tags["ndims"]:
+        pytest.skip("summing goes from 2-D to 1-D")
+    x = small.x(1)
+    picture = x.unsqueeze(2).expand(-1, -1, *small.size(1), -1)
+    flat = wrap_first_axis(trained(small.build(2), small.x(2)))
+    line = sum_axis(flat, small.build(1, seed=9).eval())
+    torch.testing.assert_close(line(x), flat(picture), rtol=1e-5, atol=1e-5 * scale(line(x)))
+
+
+def scale(logits: Tensor) -> float:
+    return float(logits.detach().abs().max())
+
+
+def wrap_first_axis(net: Net) -> Net:
+    """The same network with circular padding on its first axis."""
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            rows, columns = module.padding
+            module.padding = (0, columns)
+            module.register_forward_pre_hook(
+                lambda _, x, rows=rows: pad(x[0], (0, 0, rows, rows), mode="circular") if rows else None
+            )
+    return net
+
+
+@small_and_ndim
+def test_odd_sizes(small: Small, ndim: int) -> None:
+    spatial = (23, 19, 21)[:ndim]
+    net = trained(small.build_for(spatial), noise(4, CHANNELS, *spatial))
+    logits = net(noise(3, CHANNELS, *spatial))
+    assert logits.shape == (3, CLASSES)
+    assert logits.isfinite().all() and logits.std(0).min() > 0
+
+
+@small_and_ndim
+def test_too_small_a_size_states_the_minimum(small: Small, ndim: int) -> None:
+    messages = []
+    for size in range(1, 40):
+        try:
+            small.build_for((size,) * ndim).eval()(noise(1, CHANNELS, *(size,) * ndim))
+        except UsageError as error:
+            messages.append(str(error))
+        else:
+            break
+    assert all(re.search(rf"\b{size}\b", message) for message in messages)
+    assert len(messages) == size - 1 < 39
+
+
+@small_and_ndim
+def test_another_size_than_the_head_was_built_for(small: Small, ndim: int) -> None:
+    if not small.fixed:
+        pytest.skip("takes any size")
+    with pytest.raises(UsageError, match="built for spatial"):
+        small.build(ndim)(noise(1, CHANNELS, *[n + 4 for n in small.size(ndim)]))
+
+
+@small_and_ndim
+def test_items_of_a_batch_are_independent(small: Small, ndim: int) -> None:
+    x = small.x(ndim)
+    net = trained(small.build(ndim), x)
+    alone = torch.cat([net(item[None]) for item in x])
+    torch.testing.assert_close(net(x), alone, rtol=1e-4, atol=1e-5 * scale(alone))
+    assert (alone[0] - alone[1]).abs().max() > 0
+
+
+@small_and_ndim
+def test_state_dict_round_trip(small: Small, ndim: int) -> None:
+    x = small.x(ndim)
+    net = trained(small.build(ndim), x)
+    other = small.build(ndim, seed=5).eval()
+    assert not torch.equal(other(x), net(x))
+    other.load_state_dict(copy.deepcopy(net.state_dict()))
+    assert torch.equal(other(x), net(x))
+
+
+@small_and_ndim
+def test_same_seed_same_network(small: Small, ndim: int) -> None:
+    def run(seed: int) -> Tensor:
+        net = small.build(ndim, seed)
+        return net(small.x(ndim))
+
+    assert torch.equal(run(3), run(3))
+    assert not torch.equal(run(3), run(4))
+
+
+@small_and_ndim
+def test_stages_are_not_overwritten(small: Small, ndim: int) -> None:
+    net, x = small.build(ndim).eval(), small.x(ndim)
+    before, stages, copies = x.clone(), [], []
+    for stage in net.forward_stages(x):
+        stages.append(stage)
+        copies.append(stage.clone())
+    logits = net.forward_head(stages[-1])
+    assert torch.equal(x, before)
+    assert all(torch.equal(stage, kept) for stage, kept in zip(stages, copies, strict=True))
+    assert torch.equal(logits, net(x)) and torch.equal(logits, net.forward_train(x)[0])
+
+
+@small_and_ndim
+def test_receptive_field_is_the_measured_one(small: Small, ndim: int) -> None:
+    known = stage_fields(small.build(ndim), CHANNELS, small.size(ndim))
+    for axis in range(ndim):
+        # long along one axis and as short as can be along the others: a large volume would take minutes
+        spatial = [shortest(small)] * ndim
+        spatial[axis] = known[-1].size[axis] + 8 * known[-1].jump[axis]
+        measured = measured_fields(small.build_for(tuple(spatial)), CHANNELS, spatial)
+        for stage, field in enumerate(measured):
+            for part in ("size", "jump", "start"):
+                assert getattr(field, part)[axis] == getattr(known[stage], part)[axis], (stage, part)
+
+
+def shortest(small: Small) -> int:
+    for size in range(1, 40):
+        try:
+            small.build_for((size,)).eval()(noise(1, CHANNELS, size))
+        except UsageError:
+            continue
+        return size
+    raise AssertionError("no size below 40 works")
+
+
+def one_a_family() -> list[Any]:
+    return [pytest.param(Small(entries[0]), id=entries[0].item.__name__) for entries in MODELS.families()]
+
+
+@pytest.mark.parametrize("small", one_a_family())
+def test_export_equals_eager(small: Small) -> None:
+    ndim = small.entry.tags["ndims"][0]
+    x = small.x(ndim)
+    net = trained(small.build(ndim), x)
+    exported = torch.export.export(net, (x,)).module()
+    torch.testing.assert_close(exported(x), net(x), rtol=1e-5, atol=1e-5 * scale(net(x)))
+
+
+def test_a_cut_shortcut_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The negative control: with a shortcut that passes values but no gradient the finite difference must disagree."""
+    from gridsight.models import resnet
+
+    forward: Callable[..., Tensor] = resnet.Pad.forward
+    monkeypatch.setattr(resnet.Pad, "forward", lambda self, x: forward(self, x.detach()))
+    with pytest.raises(AssertionError):
+        test_autograd_equals_finite_difference(Small(MODELS.get("resnet20")), 2)

@@ -1,0 +1,340 @@
+"""The loop and its parts against closed forms, and what it promises: exact resume, named NaN, restored best weights."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from gridsight.core.errors import TrainingError
+from gridsight.data.loader import Batch, Loader
+from gridsight.nn.frontend import FrontEnd, FrontEndSettings
+from gridsight.nn.net import Net
+from gridsight.tasks.classify import Classify, class_weights
+from gridsight.train.average import Average
+from gridsight.train.loop import Events, Stopped, Trainer, overfits
+from gridsight.train.methods.supervised import Supervised
+from gridsight.train.optimiser import make_optimiser
+from gridsight.train.recipe import Recipe
+from gridsight.train.schedule import SCHEDULES, factor
+from gridsight.train.snapshot import first_bad_layer, load_tensors, optimiser_tensors, restore_optimiser
+
+RECIPE = Recipe(2, {}, epochs=4, batch=8, lr=0.05, weight_decay=1e-3, warmup=0.25, average=0.9, label_smoothing=0.1)
+CPU = torch.device("cpu")
+
+
+class Small(Net):
+    """A convolution with a norm and dropout: everything that has state or draws numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4)
+        self.drop, self.fc = nn.Dropout(0.3), nn.Linear(4, 3)
+
+    def forward_stages(self, x, mask=None):
+        yield self.norm(self.conv(x)).relu()
+
+    def forward_head(self, x, mask=None):
+        return self.fc(self.drop(x.flatten(2).mean(2)))
+
+
+def data(n: int = 50) -> tuple[np.ndarray, np.ndarray]:
+    """Three classes of 6x6 pictures that differ in brightness."""
+    rng = np.random.default_rng(0)
+    y = np.arange(n) % 3
+    x = rng.integers(0, 80, (n, 1, 6, 6)) + y[:, None, None, None] * 70
+    return x.astype(np.uint8), y.astype(np.int64)
+
+
+def trainer(snapshot: Path | None = None, recipe: Recipe = RECIPE, **options) -> Trainer:
+    x, y = data()
+    torch.manual_seed(7)
+    index = np.arange(40)
+    options = {"seed": 3, "save_every": 1e9, **options}
+    return Trainer(
+        options.pop("net", None) or Small(),
+        FrontEnd(FrontEndSettings(255.0, (0.4,), (0.3,)), 2),
+        Classify("abc", label_smoothing=recipe.label_smoothing),
+        recipe,
+        Loader(x, y, index, recipe.batch, options.pop("workers", 0)),
+        Loader(x, y, np.arange(40, 50), 4),
+        device=CPU,
+        snapshot=snapshot,
+        **options,
+    )
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_schedules_rise_in_a_line_and_then_follow_their_formula(schedule: str) -> None:
+    total, warmup = 200, 0.1
+    rates = [factor(schedule, step, total, warmup) for step in range(total)]
+    assert rates[:20] == pytest.approx([(t + 1) / 21 for t in range(20)])
+    expected = {
+        "onecycle": lambda t: 1 - (t - 20) / 180,
+        "cosine": lambda t: (1 + math.cos(math.pi * (t - 20) / 180)) / 2,
+        "step": lambda t: 1.0 if t < 100 else 0.1 if t < 150 else 0.01,
+        "constant": lambda t: 1.0,
+    }[schedule]
+    assert rates[20:] == pytest.approx([expected(t) for t in range(20, total)])
+
+
+def test_decay_with_zero_gradient_follows_the_closed_form_and_spares_norms_and_biases() -> None:
+    for name, shrink in (("sgd", 1 - 0.1 * 0.05), ("adamw", 1 - 0.1 * 0.05)):
+        net = Small()
+        before = {key: value.clone() for key, value in net.state_dict().items()}
+        optimiser = make_optimiser(name, net, lr=0.1, weight_decay=0.05, momentum=0.0)
+        for _ in range(10):
+            for parameter in net.parameters():
+                parameter.grad = torch.zeros_like(parameter)
+            optimiser.step()
+        after = net.state_dict()
+        assert torch.allclose(after["conv.weight"], before["conv.weight"] * shrink**10, rtol=1e-5)
+        for spared in ("norm.weight", "conv.bias", "fc.bias"):
+            assert torch.equal(after[spared], before[spared])
+
+
+def test_fused_sgd_with_nesterov_momentum_equals_its_formula_in_channels_last_memory() -> None:
+    conv = nn.Conv2d(3, 4, 3, dtype=torch.float64).to(memory_format=torch.channels_last)
+    optimiser = make_optimiser("sgd", conv, lr=0.1, weight_decay=0.01, momentum=0.9)
+    w, m = conv.weight.detach().clone(), torch.zeros(4, 3, 3, 3, dtype=torch.float64)
+    x = torch.randn(2, 3, 5, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for _ in range(3):
+        optimiser.zero_grad()
+        conv(x).square().sum().backward()
+        g = conv.weight.grad.clone() + 0.01 * w
+        m = 0.9 * m + g
+        w = w - 0.1 * (g + 0.9 * m)
+        optimiser.step()
+        assert torch.allclose(conv.weight, w, rtol=1e-12)
+
+
+def test_average_equals_its_closed_form_and_copies_counters() -> None:
+    net = Small()
+    average = Average(net, 0.9)
+    expected = net.fc.bias.detach().clone()
+    for step in range(30):
+        with torch.no_grad():
+            net.fc.bias += 1
+            net.norm.num_batches_tracked += 1
+        decay = min(0.9, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * net.fc.bias
+        average.update(step)
+    assert torch.allclose(average.state["fc.bias"], expected, rtol=1e-6)
+    assert average.state["norm.num_batches_tracked"] == 30
+
+
+def test_loader_gives_every_item_once_the_same_for_any_workers_and_start() -> None:
+    x, y = data()
+    loader = Loader(x, y, np.arange(5, 48), 8)
+    first = [batch.items for batch in loader.epoch(0, 2)]
+    assert sorted(torch.cat(first).tolist()) == list(range(5, 48))
+    assert {len(items) for items in first} == {7, 8}
+    threaded = [batch.items for batch in replace(loader, workers=3).epoch(0, 2, start=2)]
+    assert [items.tolist() for items in threaded] == [items.tolist() for items in first[2:]]
+    assert [b.items.tolist() for b in loader.epoch(0, 3)] != [items.tolist() for items in first]
+    batch = next(loader.epoch(0, 2))
+    assert np.array_equal(batch.x.numpy(), x[batch.items.numpy()])
+
+
+@pytest.mark.parametrize("weights", [(), (1.0, 2.0, 0.5)])
+def test_accumulation_gives_the_gradient_of_the_whole_batch(weights: tuple[float, ...]) -> None:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(36, 3)).double()
+    net.forward_train = lambda x: (net(x),)  # type: ignore[attr-defined]
+    front = FrontEnd(FrontEndSettings(1.0, (0.0,), (1.0,)), 2).double()
+    front.scale = lambda x: x.double()  # type: ignore[method-assign]
+    task = Classify("abc", label_smoothing=0.1, weights=weights)
+    if weights:
+        task.weights = task.weights.double()
+    x, y = data(10)
+    batch = Batch(torch.from_numpy(x).double() / 255, torch.from_numpy(y), torch.arange(10))
+    gradients = []
+    for parts in (1, 4):
+        net.zero_grad()
+        loss, correct = Supervised(net, front, task, (), 0).step(batch, 0, parts)
+        gradients.append((net[1].weight.grad.clone(), float(loss), int(correct)))
+    assert torch.allclose(gradients[0][0], gradients[1][0], rtol=1e-12)
+    assert gradients[0][1:] == pytest.approx(gradients[1][1:], rel=1e-6)
+
+
+def test_loss_with_weights_and_smoothing_equals_the_sum_written_out() -> None:
+    logits, y = torch.randn(7, 3, dtype=torch.float64), torch.tensor([0, 1, 2, 0, 0, 1, 0])
+    task = Classify("abc", label_smoothing=0.2, weights=class_weights([4, 2, 1]))
+    assert class_weights([4, 2, 1]) == pytest.approx((7 / 12, 7 / 6, 7 / 3))
+    w = task.weights.double()
+    task.weights = w
+    logp = logits.log_softmax(1)
+    smooth = F.one_hot(y, 3).double() * 0.8 + 0.2 / 3
+    expected = -(smooth * logp * w).sum() / w[y].sum()
+    assert float(task.loss(logits, y)) == pytest.approx(float(expected), rel=1e-9)
+    assert task.mass(y) == pytest.approx(float(w[y].sum()))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_stopping_anywhere_and_going_on_gives_the_same_bytes(tmp_path: Path, optimizer: str, workers: int) -> None:
+    recipe = replace(RECIPE, optimizer=optimizer, augment=(("shift", 0.2),), clip=1.0)
+    whole = trainer(recipe=recipe).fit()
+    for stop_at in (1, 6, 13):
+        path = tmp_path / f"{stop_at}.safetensors"
+        first = trainer(path, recipe, workers=workers)
+        for _ in range(stop_at):
+            _one_step(first)
+        first._save()
+        again = trainer(path, recipe, workers=workers, net=None)
+        torch.manual_seed(99)  # the state of the global generator must not matter
+        assert same(again.fit(), whole)
+
+
+def _one_step(run: Trainer) -> None:
+    """One step as `fit` takes it, epochs ended where they end."""
+    batch = next(run.train.epoch(run.seed, run.at.epoch, run.at.batch))
+    run._step(batch)
+    if run.at.batch == len(run.train):
+        run._end_of_epoch(0.0, 0)
+
+
+def test_same_seed_same_bits_other_seed_other_bits() -> None:
+    assert same(trainer().fit(), trainer().fit())
+    assert not same(trainer().fit(), trainer(seed=4).fit())
+
+
+def test_average_and_dropout_take_part(tmp_path: Path) -> None:
+    """A control for the test above: leaving one of them out must change the result."""
+    whole = trainer().fit()
+    assert not same(trainer(recipe=replace(RECIPE, average=0.0)).fit(), whole)
+    path = tmp_path / "resume.safetensors"
+    run = trainer(path)
+    for _ in range(7):
+        _one_step(run)
+    run._save()
+    tensors, _ = load_tensors(path)
+    kinds = {name.split(".")[0] for name in tensors}
+    assert kinds == {"net", "optimiser", "average", "best"}
+    run = trainer(path)
+    run._restore()
+    run.average.state["fc.bias"] += 1
+    run.snapshot = None
+    assert not same(run.fit(), whole)
+
+
+def test_moments_are_restored_in_the_memory_order_of_their_weights() -> None:
+    conv = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+    optimiser = make_optimiser("sgd", conv, lr=0.1, weight_decay=0.0, momentum=0.9)
+    conv(torch.ones(1, 3, 4, 4)).sum().backward()
+    optimiser.step()
+    stored = {name: value.contiguous() for name, value in optimiser_tensors(optimiser).items()}
+    restore_optimiser(optimiser, stored)
+    for parameter, state in optimiser.state.items():
+        assert state["momentum_buffer"].stride() == parameter.stride()
+
+
+def test_nan_names_the_layer_and_the_step(tmp_path: Path) -> None:
+    rows: list = []
+    run = trainer(tmp_path / "resume.safetensors", events=Events(rows.append))
+    for _ in range(3):
+        _one_step(run)
+    with torch.no_grad():
+        run.net.norm.weight[1] = math.inf
+    with pytest.raises(TrainingError, match=r"step 3: first in norm \(its weight is not finite\).*--lr"):
+        run.fit()
+    assert rows[-1]["event"] == "nan"
+    assert not run.net.norm._forward_hooks
+
+
+def test_first_bad_layer_names_the_first_in_order_of_execution() -> None:
+    net = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2), nn.Linear(2, 2))
+    with torch.no_grad():
+        net[2].weight.fill_(1e30)
+    assert first_bad_layer(net, torch.full((1, 2), 1e20)) == "2"
+
+
+def test_a_rate_that_blows_up_is_reported_within_a_step_of_it() -> None:
+    recipe = replace(RECIPE, lr=1e30, average=0.0)
+    with pytest.raises(TrainingError, match="diverged"):
+        trainer(recipe=recipe).fit()
+
+
+def test_early_stopping_restores_the_best_weights_with_norms_and_averages(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows: list = []
+    run = trainer(recipe=replace(RECIPE, epochs=10), patience=2, events=Events(rows.append))
+    scores = iter([0.5, 0.9, 0.6, 0.7, 0.8])
+    seen: list = []
+
+    def evaluate(loader: Loader) -> dict[str, float]:
+        seen.append({name: value.clone() for name, value in run._current().items()})
+        return {"accuracy": next(scores), "loss": 1.0}
+
+    monkeypatch.setattr(run, "evaluate", evaluate)
+    chosen = run.fit()
+    assert len(seen) == 4
+    assert same(chosen, seen[1])
+    assert not torch.equal(seen[1]["norm.running_mean"], seen[3]["norm.running_mean"])
+    assert rows[-1]["event"] == "early_stop"
+
+
+@pytest.mark.parametrize(("scores", "kept"), [((0.9, 0.8), 0), ((0.85, 0.8), 1), ((0.7, 0.8), 1)])
+def test_the_last_weights_are_kept_unless_clearly_worse(
+    monkeypatch: pytest.MonkeyPatch, scores: tuple[float, float], kept: int
+) -> None:
+    # ten validation items: one standard error of 0.9 is 0.095, of 0.85 it is 0.113
+    run = trainer(recipe=replace(RECIPE, epochs=2))
+    given, seen = iter(scores), []
+
+    def evaluate(loader: Loader) -> dict[str, float]:
+        seen.append({name: value.clone() for name, value in run._current().items()})
+        return {"accuracy": next(given), "loss": 1.0}
+
+    monkeypatch.setattr(run, "evaluate", evaluate)
+    assert same(run.fit(), seen[kept])
+
+
+def test_one_batch_is_learned_by_heart_and_random_labels_of_equal_pictures_are_not() -> None:
+    run = trainer(recipe=replace(RECIPE, batch=8), net=nn_without_dropout())
+    before = {name: value.clone() for name, value in run.net.state_dict().items()}
+    assert overfits(run)[0]
+    assert same(before, run.net.state_dict())
+    run.train = replace(run.train, x=np.zeros_like(run.train.x))
+    assert not overfits(run)[0]
+
+
+def nn_without_dropout() -> Net:
+    net = Small()
+    net.drop = nn.Identity()
+    return net
+
+
+def test_a_first_ctrl_c_saves_between_steps(tmp_path: Path) -> None:
+    import os
+    import signal
+
+    path = tmp_path / "resume.safetensors"
+    whole = trainer().fit()
+    run = trainer(path)
+    step = run._step
+
+    def interrupted(batch: Batch) -> None:
+        step(batch)
+        if run.step == 7:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    run._step = interrupted  # type: ignore[method-assign]
+    with pytest.raises(Stopped, match="step 7"):
+        run.fit()
+    assert same(trainer(path).fit(), whole)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_full_disk_at_a_snapshot_does_not_end_the_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def full(*args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("gridsight.train.loop.save_tensors", full)
+    assert same(trainer(tmp_path / "resume.safetensors", save_every=0.0).fit(), trainer().fit())
