@@ -139,7 +139,7 @@ def test_cut_short(entry: Entry, share: float, tmp_path: Path) -> None:
             if isinstance(one, Sample):
                 assert_same(one, other)
         assert sum(isinstance(one, Sample) for one in got) <= len(wanted)
-        if share > 0 and "truncated" not in entry.tags:
+        if 0 < share < 0.9 and "truncated" not in entry.tags:
             assert isinstance(got[-1], ReadError), path.name
             assert str(path) in str(got[-1])
 
@@ -148,13 +148,11 @@ def test_empty_garbage_and_missing(entry: Entry, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for path, _ in examples(entry, tmp_path):
         start = path.read_bytes()[:16]
-        bank = [b"", b"\0", bytes(5000), rng.bytes(5000), b"not this format\n" * 99, start, start + rng.bytes(5000)]
-        for data in bank:
+        for data in (b"", b"\0", bytes(5000), rng.bytes(5000), b"not this format\n" * 99, start):
             path.write_bytes(data)
-            if data == start + bank[3]:  # may be right by chance (raw pixels); other exceptions fail all the same
-                everything(entry, File(path))
-            else:
-                assert errors(entry, File(path)), (path.name, data[:20])
+            assert errors(entry, File(path)), (path.name, data[:20])
+        path.write_bytes(start + rng.bytes(5000))
+        everything(entry, File(path))  # right by chance where values are stored plainly; never another exception
         path.unlink()
         assert errors(entry, File(path))
         path.mkdir()

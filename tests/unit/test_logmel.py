@@ -114,6 +114,11 @@ def test_gradient_state_and_silence() -> None:
     assert LogMel(8000)(torch.zeros(1, 1, 0)).shape == (1, 1, 40, 1)
 
 
+def test_a_large_batch_is_transformed_in_parts_to_the_same_numbers() -> None:
+    layer, x = LogMel(8000), torch.randn(90, 2, 4000)
+    torch.testing.assert_close(layer(x), torch.cat([layer(each[None]) for each in x]), rtol=0, atol=1e-5)
+
+
 def test_a_louder_sound_adds_a_constant() -> None:
     layer, x = LogMel(8000), torch.randn(1, 1, 4000)
     torch.testing.assert_close(layer(10 * x) - layer(x), torch.full((1, 1, 40, 51), math.log(100)), rtol=0, atol=1e-4)

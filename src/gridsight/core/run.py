@@ -25,9 +25,17 @@ def atomic_write(path: Path, write: bytes | str | Callable[[Path], None]) -> Non
             temporary.write_bytes(write.encode() if isinstance(write, str) else write)
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
+            os.fchmod(file.fileno(), 0o666 & ~_umask())  # some writers make files that only their owner reads
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    """What the user withholds from new files; it can only be read by setting it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 class RunFolder:

@@ -88,7 +88,7 @@ class File:
         archive = self._guard(lambda: _archive(self.path))
         info = self._guard(lambda: archive.getinfo(self.member))
         _check_member(self, info)
-        return self._guard(lambda: archive.open(info))  # type: ignore[return-value]
+        return self._guard(lambda: archive.open(info))
 
     def fingerprint(self, *, whole: bool = False) -> str:
         """A key that changes with the content: path, size, mtime_ns, hash of both ends (`whole`: of everything)."""
@@ -111,7 +111,7 @@ class File:
             return f"{self.path} unreadable {error.errno}"
         return f"{self.path} {status.st_size} {status.st_mtime_ns} {digest.hexdigest()}"
 
-    def _guard(self, action):  # type: ignore[no-untyped-def]
+    def _guard(self, action):
         try:
             return action()
         except (OSError, KeyError, zipfile.BadZipFile, zipfile.zlib.error, EOFError) as error:  # type: ignore[attr-defined]

@@ -87,9 +87,11 @@ class GridNet(Net):
         pools: PerStage = (1, 2, 2, 2),
         grid: OneOrEach = 1,
         dropout: float = 0.0,
+        standardise: bool = False,
     ) -> None:
         super().__init__()
         nd = Nd(ndim)
+        self.standardise = standardise
         kernel, stride, pool = (
             [nd.each(entry) for entry in per_stage(value, len(widths), name)]
             for name, value in (("kernels", kernels), ("strides", strides), ("pools", pools))
@@ -117,6 +119,10 @@ class GridNet(Net):
         self.refuse_mask(mask)
         if any(size < low for size, low in zip(x.shape[2:], self.minimum(), strict=True)):
             raise UsageError(f"gridnet with these arguments needs {self.minimum()} cells, not {tuple(x.shape[2:])}")
+        if self.standardise:
+            axes = tuple(range(1, x.dim()))
+            x = x - x.mean(axes, keepdim=True)
+            x = x / (x.square().mean(axes, keepdim=True) + 1e-5).sqrt()  # a constant item stays 0
         for stage in self.stages:
             yield (x := stage(x))
 

@@ -1,7 +1,10 @@
 """The front end: from an item as decoded to what the network sees; part of the model file, so raw items go in anywhere.
 
-scale(x) is (x / full_scale - mean) / std a channel, float32. A sound then goes through a log-mel layer (`nn.logmel`)
-and is brought to mean 0 and deviation 1 again: (N, C, samples) -> (N, C, n_mels, frames), so its network is 2-D.
+scale(x) is (x / full_scale - mean) / std a channel, float32. A sound then goes through a log-mel layer (`nn.logmel`):
+(N, C, samples) -> (N, C, n_mels, frames), so its network is 2-D. Each sound is divided by its own root mean square
+before that layer and brought to mean 0 and deviation 1 after it: how loud a recording is, and the colour that it shares
+over all bands, say nothing about its label. On spoken digits of an unheard speaker this was worth 12 points against the
+statistics of the training data (`docs/defaults.md`).
 """
 
 from collections.abc import Mapping
@@ -13,17 +16,18 @@ from torch import Tensor, nn
 
 from gridsight.nn.logmel import LogMel
 
+QUIET = 1e-3
+"""Added to deviations, in units of the log-mel, so that silence stays 0 and is not blown up to noise."""
+
 
 @dataclass(frozen=True)
 class MelSettings:
-    """Log-mel of a sound of `rate` samples a second; `window` and `hop` in seconds; statistics of the training data."""
+    """Log-mel of a sound of `rate` samples a second; `window` and `hop` in seconds."""
 
     rate: float
     n_mels: int
     window: float
     hop: float
-    mean: float = 0.0
-    std: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -82,8 +86,10 @@ class FrontEnd(nn.Module):
         """What follows the signal's own augmentation: the log-mel layer, or nothing."""
         if self.mel is None:
             return x
-        assert self.settings.mel is not None
-        return (self.mel(x) - self.settings.mel.mean) / self.settings.mel.std
+        rms = x.square().mean((1, 2), keepdim=True).sqrt()
+        bands = self.mel(x / (rms + 1e-8))
+        axes = (1, 2, 3)
+        return (bands - bands.mean(axes, keepdim=True)) / (bands.std(axes, keepdim=True) + QUIET)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.transform(self.scale(x))

@@ -1,6 +1,6 @@
 """The sections of the report around the results: the data, how the run was made, and what the figures do not tell."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gridsight.data.spec import DataSpec
@@ -16,7 +16,8 @@ def data(of: Contents) -> str:
     if spec is None:
         return paragraph("plan.json has no data description.")
     described = f"<div>{facts(_described(spec))}{bullets(spec.notes)}</div>"
-    counts = f"<div>{_counts(spec)}</div>" if spec.counts else ""
+    items = spec.counts or ({} if of.confusion is None else {"test": of.confusion.sum(1).tolist()})
+    counts = f"<div>{_counts(spec, items)}</div>" if items else ""
     parts = [f'<div class="pair">{described}{counts}</div>']
     bad, twins = of.result.get("bad") or (), of.result.get("duplicates") or ()
     skipped = of.result.get("skipped", 0)
@@ -55,8 +56,7 @@ def _described(spec: DataSpec) -> Mapping[str, Any]:
     }
 
 
-def _counts(spec: DataSpec) -> str:
-    counts = spec.counts or {}
+def _counts(spec: DataSpec, counts: Mapping[str, Sequence[int]]) -> str:
     most = max((max(column, default=0) for column in counts.values()), default=0) or 1
     first = next(iter(counts))
 

@@ -121,7 +121,8 @@ def load(run: RunFolder) -> Contents:
 def _predictions(run: RunFolder) -> Predictions | None:
     if not run.predictions.exists():
         return None
-    with np.load(run.predictions, allow_pickle=False) as file:
+    # opened here, as np.load leaves a damaged file open
+    with run.predictions.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
         found = {name: file[name] for name in file.files}
     return Predictions(
         probabilities=found["probabilities"].astype(np.float64),

@@ -29,6 +29,8 @@ VARIABLES = {INK: "--ink", SOFT: "--soft", RULE: "--rule", PAGE: "--page"} | {
     colour: f"--c{i + 1}" for i, colour in enumerate(SERIES)
 }
 RIGHT, WRONG = SERIES[0], SERIES[1]
+UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+"""What neither HTML nor UTF-8 can hold: control characters, and bytes of file names that are no text."""
 TEXT = 11.0  # of a figure 360 units wide: as large as the page's own text on a phone
 WIDTH, HEIGHT = 360, 250
 _LOCK = threading.Lock()  # rc_context and warnings are the process's own
@@ -64,7 +66,7 @@ def line_figure(
 ) -> Figure:
     """Lines against labelled axes; `band` is (x, low, high); points show while they are few. Nothing is smoothed."""
     figure = _figure(size)
-    axes = figure.add_axes(_box(size, left=66 if percent_y else 56, bottom=40, right=14, top=12))
+    axes = figure.add_axes(_box(size, left=46 if unit_square else 66, bottom=40, right=14, top=12))
     _style(axes, x, y)
     if diagonal:
         axes.plot([0, 1], [0, 1], color=SOFT, linewidth=1, linestyle=(0, (2, 3)), label="_diagonal")
@@ -269,4 +271,5 @@ def _short_count(value: float, _position: int | None) -> str:
 
 def _short(name: str, length: int) -> str:
     """The name, or its beginning and end: names of many classes often differ at the end alone."""
+    name = UNPRINTABLE.sub("\ufffd", " ".join(name.split()))
     return name if len(name) <= length else f"{name[: length // 2]}…{name[-(length // 2 - 1) :]}"

@@ -1,6 +1,5 @@
 """Small pieces of HTML and of number formatting; whatever comes from outside passes `esc` once, here."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
@@ -8,12 +7,10 @@ from typing import Any
 from gridsight.report.curves import Line
 from gridsight.report.figures import colour_of
 
-_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
-
 
 def esc(value: Any) -> str:
-    """Any value as text that is safe in HTML, also inside an attribute; what HTML cannot hold becomes �."""
-    return escape(_CONTROL.sub("\ufffd", str(value)), quote=True)
+    """Any value as text that is safe in HTML, also inside an attribute."""
+    return escape(str(value), quote=True)
 
 
 def percent(value: float | None, digits: int = 2) -> str:

@@ -10,6 +10,7 @@ from string import Template
 from gridsight.core.run import RunFolder, atomic_write
 from gridsight.report import background, sections
 from gridsight.report.contents import Contents, load
+from gridsight.report.figures import UNPRINTABLE
 from gridsight.report.markup import duration, esc, paragraph
 from gridsight.report.style import CSS
 
@@ -58,7 +59,7 @@ def render(of: Contents) -> str:
             written.append((key, title, body))
     what = of.spec.name if of.spec is not None else of.name
     title = f"{of.plan.get('model') or of.result.get('model') or 'model'} on {what}"
-    return _PAGE.substitute(
+    html = _PAGE.substitute(
         title=esc(f"{title} · {of.name}" if of.name != what else title),
         style=CSS,
         headline=sections.headline(of) + _summary(of),
@@ -66,13 +67,13 @@ def render(of: Contents) -> str:
         sections="\n".join(f'<section id="{k}">\n<h2>{esc(t)}</h2>\n{body}\n</section>' for k, t, body in written),
         footer="Written by gridsight report. Nothing in this page is loaded from elsewhere and nothing in it runs.",
     )
+    return UNPRINTABLE.sub("\ufffd", html)
 
 
 def write(run: RunFolder, out: Path | None = None) -> Path:
     """Write the report of a run, to `report.html` in its folder unless `out` says otherwise; where it is."""
     path = run.report if out is None else out
-    # paths of files may hold bytes that are no text; the page shows them escaped
-    atomic_write(path, render(load(run)).encode("utf-8", "backslashreplace"))
+    atomic_write(path, render(load(run)))
     return path
 
 

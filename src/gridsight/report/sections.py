@@ -108,7 +108,9 @@ def _range(low: float, value: float, high: float) -> str:
 def metrics(of: Contents) -> str:
     """Every metric with its interval."""
     rows = []
-    for name, entry in (of.result.get("metrics") or {}).items():
+    found = of.result.get("metrics") or {}
+    for name in sorted(found, key=lambda name: list(NAMES).index(name) if name in NAMES else len(NAMES)):
+        entry = found[name]
         share = name in SHARES
         title = f"{esc(NAMES.get(name, name))}<small>{esc(name)}</small>"
         rows.append((title, _valued(entry, share), _between(entry, share)))
@@ -138,18 +140,19 @@ def training(of: Contents) -> str:
             drawing = line_figure(lines, "epoch", unit, marks=marks, percent_y=share, whole_x=True)
             legend = lines if len(keys) > 1 else ()
             drawn.append(figure(svg(drawing, f"{title} against epoch"), title, lines=legend))
-    words = [
-        "Values of each epoch as they were measured, not smoothed. Training loss and accuracy are of augmented items "
-        "while the weights move, so that validation may well be better."
-    ]
-    if not any(row.get("val_loss") is not None for row in of.epochs):
-        words = [
-            "Values of each epoch as they were measured, not smoothed. There is no validation set: nothing here "
-            "shows whether the network learned by heart; the held-back result does."
-        ]
+    words = "Values of each epoch as they were measured, not smoothed. "
+    if any(row.get("val_loss") is not None for row in of.epochs):
+        smoothing = (of.plan.get("recipe") or {}).get("label_smoothing")
+        extra = f" and its loss counts labels smoothed by {smoothing:g}" if smoothing else ""
+        words += f"Training is of augmented items while the weights move{extra}: validation may well be better."
+    else:
+        words += (
+            "There is no validation set: nothing here shows whether the network learned by heart; the held-back result "
+            "does."
+        )
     happened = [f"step {e.get('step', '?')}: {e.get('text') or e['event']}" for e in of.events]
     dotted = f"<div><h3>Dotted lines</h3>{bullets(happened, 12)}</div>" if happened else ""
-    return paragraph(" ".join(words)) + f'<div class="figures">{"".join(drawn)}{dotted}</div>'
+    return paragraph(words) + f'<div class="figures">{"".join(drawn)}{dotted}</div>'
 
 
 def confusion(of: Contents) -> str:
@@ -174,7 +177,8 @@ def confusion(of: Contents) -> str:
     caption += "Point at a cell for its names and numbers." if len(names) > 12 else ""
     if len(names) < len(of.classes):
         caption += f" Shown are the {len(names)} of {len(of.classes):,} classes with the most mistakes."
-    matrix = figure(svg(drawing, "Confusion matrix", tips), "", caption, kind="wide")
+    kind = "wide" if len(names) <= 40 else "wide broad"
+    matrix = figure(svg(drawing, "Confusion matrix", tips), "", caption, kind=kind)
     words_too = f'<div>{said}<div class="legend">{scale}</div></div>'
     # a small matrix stands beside its words, a large one below them
     return f'<div class="pair">{matrix}{words_too}</div>' if len(of.classes) <= 12 else words_too + matrix
@@ -298,14 +302,14 @@ def mistakes(of: Contents) -> str:
             f'<span class="soft">{esc(found.paths[index])}</span></figcaption></figure>'
         )
     worst = found.worst_x
-    least = 140 if worst.ndim == 4 else 280
+    size, least = ("small", 140) if worst.ndim == 4 else ("large", 280)
     wrong = int((found.predicted != found.target).sum())
     words = (
         f"The {some(len(shown), 'mistake')} the model was surest of, among {wrong:,}. Look for a wrong label, an item "
         "that belongs to neither class, and something that they have in common. The percentage is the probability it "
         f"gave. {_how(worst, of)}"
     )
-    return paragraph(words) + f'<div class="mistakes" style="--least:{least}px">{"".join(cards)}</div>'
+    return paragraph(words) + f'<div class="mistakes {size}" style="--least:{least}px">{"".join(cards)}</div>'
 
 
 def _how(worst: np.ndarray, of: Contents) -> str:

@@ -39,6 +39,8 @@ svg *{stroke-linejoin:round;stroke-linecap:butt}
 .drawing svg{max-width:calc(var(--w)*1.45)}
 .wide .drawing{overflow-x:auto}
 .wide svg{min-width:calc(var(--w)*.74);max-width:calc(var(--w)*1.2)}
+/* many classes need more than the column of text */
+.broad{width:min(100vw - 40px,1400px);margin-left:calc(50% - min(50vw - 20px,700px))}.broad svg{min-width:var(--w)}
 svg.key{display:inline-block;width:22px;height:8px;margin-right:7px;vertical-align:middle}
 svg.key path{stroke-width:2.4;fill:none}
 .legend{display:flex;flex-wrap:wrap;gap:3px 18px;margin:6px 0;color:var(--ink)}
@@ -72,7 +74,9 @@ footer{max-width:1080px;margin:26px auto 50px;padding:14px 20px;color:var(--soft
 th,td{padding-right:13px}table{font-size:14px}td small{display:block;margin:0}}
 @media print{body{font-size:10.5pt}nav{display:none}main,header{max-width:none;padding:0}
 section{padding:14px 0 4px;margin-top:10px}figure,tr{break-inside:avoid}h2,h3{break-after:avoid}
-.tall{max-height:none}.scroll,.wide .drawing{overflow:visible}.wide svg{min-width:0}
+.tall{max-height:none}.scroll,.wide .drawing{overflow:visible}.wide svg{min-width:0}.broad{width:auto;margin:0}
 *{-webkit-print-color-adjust:exact;print-color-adjust:exact}thead th{position:static}
-.mistakes{--least:110px}}
+.figures,.pair{grid-template-columns:1fr 1fr;gap:14px 26px}.figures p,.pair p{font-size:9.5pt}table{font-size:9pt}
+th,td{padding:2.5px 12px 2.5px 0}.mistakes{grid-template-columns:repeat(6,1fr)}
+.mistakes.large{grid-template-columns:1fr 1fr 1fr}}
 """

@@ -144,11 +144,8 @@ def _front_end(recipe: Recipe, data: Cached, train: np.ndarray) -> FrontEndSetti
     settings = FrontEndSettings(spec.full_scale, tuple(map(float, mean)), tuple(map(float, std)))
     if recipe.front_end is None or spec.rate is None:
         return settings
-    mel = MelSettings(spec.rate, recipe.front_end.n_mels, recipe.front_end.window, recipe.front_end.hop)
-    with torch.no_grad():
-        seen = FrontEnd(replace(settings, mel=mel), 1)(torch.from_numpy(np.array(data.x[np.sort(spread)])))
-    centre, width = float(seen.mean()), max(float(seen.std()), 1e-8)
-    return replace(settings, mel=replace(mel, mean=centre, std=width))
+    found = recipe.front_end
+    return replace(settings, mel=MelSettings(spec.rate, found.n_mels, found.window, found.hop))
 
 
 def describe_data(spec: DataSpec, split: Split, data: Cached, console: Console) -> None:

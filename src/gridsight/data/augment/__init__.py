@@ -3,7 +3,8 @@
 An operation is a function `(x, u, strength) -> x` with x (N, C, *spatial) float, u (N, count) uniform in [0, 1) and
 `strength` in the unit that its docstring names; strength 0 is the identity. It draws nothing itself: the caller makes
 `u` with `core.seed.uniform(seed, epoch, items, operation, count)`: what is done to an item never depends on its batch.
-Registered tags: `ndims`; `count(ndim) -> int` numbers an item; `most`, the largest strength that makes sense;
+Registered tags: `ndims`; `count(ndim) -> int` numbers an item; `default`, the strength
+where none is given, and `most`, the largest that makes sense;
 `domains` ("grid": before the network; "signal": on raw samples, before the front end; "spectrum": on (N, C, mel, time)
 after it; a tag of the domain's name holds the arguments that it adds); `label_risk`: why it could change a label, ""
 where it cannot. A geometric operation also has `matrix(u, strength, spatial) -> (N, ndim, ndim + 1)` (`nn/warp.py`)

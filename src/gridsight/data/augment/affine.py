@@ -41,6 +41,7 @@ def matrix(u: Tensor, strength: float, spatial: tuple[int, ...]) -> Tensor:
     "affine",
     ndims=(1, 2, 3),
     count=lambda ndim: _NUMBERS[ndim],
+    default=1.0,
     most=6.0,
     domains=("grid", "signal"),
     label_risk="6 is 9 upside down: rotations over 45 degrees",

@@ -14,6 +14,7 @@ from gridsight.nn.items import deviation
     "contrast",
     ndims=(1, 2, 3),
     count=lambda ndim: 2,
+    default=0.2,
     most=1.0,
     domains=("grid", "signal"),
     signal={"offset": False},

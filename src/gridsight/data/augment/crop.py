@@ -23,6 +23,7 @@ def matrix(u: Tensor, strength: float, spatial: tuple[int, ...]) -> Tensor:
     "crop",
     ndims=(1, 2, 3),
     count=lambda ndim: 1 + ndim,
+    default=0.3,
     most=0.95,
     domains=("grid", "signal"),
     label_risk="what decides the label may be cut away",

@@ -13,6 +13,7 @@ from gridsight.nn.items import hide
     "cutout",
     ndims=(1, 2, 3),
     count=lambda ndim: 1 + ndim,
+    default=0.3,
     most=1.0,
     domains=("grid", "signal"),
     label_risk="a small thing that decides the label may be hidden",

@@ -20,6 +20,7 @@ def matrix(u: Tensor, strength: float, spatial: tuple[int, ...]) -> Tensor:
     "flip",
     ndims=(1, 2, 3),
     count=lambda ndim: 1,
+    default=1.0,
     most=2.0,
     domains=("grid",),
     label_risk="characters, left and right, and signals whose time has a direction change their meaning in a mirror",

@@ -13,6 +13,7 @@ from gridsight.nn.items import hide
     "frequency_mask",
     ndims=(2,),  # it names one of a spectrogram's two axes; on other grids `cutout` does the same
     count=lambda ndim: 2,
+    default=0.2,
     most=1.0,
     domains=("spectrum",),
     label_risk="",

@@ -36,6 +36,7 @@ def normal(u: Tensor, count: int) -> Tensor:
     "noise",
     ndims=(1, 2, 3),
     count=lambda ndim: 2,
+    default=0.05,
     most=10.0,
     domains=("grid", "signal"),
     label_risk="",

@@ -24,6 +24,7 @@ def matrix(u: Tensor, strength: float, spatial: tuple[int, ...]) -> Tensor:
     "shift",
     ndims=(1, 2, 3),
     count=lambda ndim: ndim,
+    default=0.1,
     most=1.0,
     domains=("grid", "signal"),
     label_risk="",

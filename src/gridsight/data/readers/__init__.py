@@ -16,7 +16,7 @@ class Reader:
     """One format. Register with `suffixes`, `ndims`, and `many`: True when a file holds many items with their labels.
 
     A format that cannot tell a file that was cut short between two items from a whole one says why with `truncated`.
-    Arrays of samples may be views that are not contiguous, and may share memory with other samples: never write to them.
+    Samples' arrays may be views that are not contiguous and share memory with other samples: never write to them.
     `version` is part of the cache key: raise it when the same file gives other arrays. Whatever is wrong with a file
     is a `ReadError` that names it; nothing in a file is ever executed, and sizes it declares are bounded before use.
     """

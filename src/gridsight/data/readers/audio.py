@@ -95,7 +95,7 @@ def _open(file: File, data: bytes) -> soundfile.SoundFile:
 def _decode(file: File, sound: soundfile.SoundFile) -> np.ndarray:
     """The next frames (T, C)."""
     try:
-        return sound.read(BLOCK, "float32", always_2d=True)  # type: ignore[no-any-return]
+        return sound.read(BLOCK, "float32", always_2d=True)
     except soundfile.LibsndfileError as error:
         raise _broken(file, error) from None
 

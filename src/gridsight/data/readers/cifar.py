@@ -57,6 +57,7 @@ ARCHIVES = tuple(f"cifar-{n}-{kind}.tar.gz" for n in (10, 100) for kind in ("bin
     suffixes=(*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin", *ARCHIVES),
     ndims=(2,),
     many=True,
+    truncated="items without a count: cut after a whole item it is a shorter file",
 )
 class CifarReader(Reader):
     """Many items a file."""
@@ -92,9 +93,6 @@ class CifarReader(Reader):
         names = _names(beside, beside.read(MAX_NAMES), version) if beside else None
         with rows.reading(file), file.open() as stream:
             yield from _items(file, str(file), stream, file.size(), version, names)  # type: ignore[arg-type]
-
-    def read_single(self, file: File, axes: str | None = None) -> Sample:
-        raise ReadError(file, "holds many items with their labels, and cannot be one item of a class folder")
 
     def write_example(self, folder: Path) -> list[tuple[Path, list[Sample]]]:
         rng = np.random.default_rng(0)

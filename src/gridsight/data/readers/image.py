@@ -10,13 +10,23 @@ picture comes as a viewer shows it. Nothing truncated is read. The array may be 
 import io
 import struct
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import simplejpeg
-from PIL import Image, features
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    JpegImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+    features,
+)
 
 from gridsight.core.errors import ReadError
 from gridsight.data.files import File
@@ -187,6 +197,15 @@ def _exif_orientation(exif: bytes) -> int:
 
 # ---- everything else
 
+_PLUGINS: dict[str, Callable[[Any], Image.Image]] = {
+    "BMP": BmpImagePlugin.BmpImageFile,
+    "GIF": GifImagePlugin.GifImageFile,
+    "JPEG": JpegImagePlugin.JpegImageFile,
+    "PNG": PngImagePlugin.PngImageFile,
+    "PPM": PpmImagePlugin.PpmImageFile,
+    "TIFF": TiffImagePlugin.TiffImageFile,
+    "WEBP": WebPImagePlugin.WebPImageFile,
+}
 _GRAY, _COLOUR = (1, "uint8"), (3, "uint8")
 _MODES = {"1": _GRAY, "L": _GRAY, "LA": _GRAY, "I;16": (1, "uint16")}
 _MODES |= {"RGB": _COLOUR, "RGBA": _COLOUR, "RGBX": _COLOUR}
@@ -195,11 +214,9 @@ _MODES |= {"RGB": _COLOUR, "RGBA": _COLOUR, "RGBX": _COLOUR}
 
 def _open(file: File, stream: Any, kind: str) -> Image.Image:
     """The picture with its header read, and its size within bounds; pixels are not decoded yet."""
-    if kind not in Image.OPEN:
-        Image.init()
     try:
         # the plugin itself: Image.open would warn or raise at Pillow's own, global, bound of pixels
-        picture = Image.OPEN[kind][0](stream, "")
+        picture = _PLUGINS[kind](stream)
     except ReadError:
         raise
     except Exception as error:  # a hostile file makes Pillow raise nearly anything

@@ -128,7 +128,7 @@ def _first_tag(file: File) -> str:
             _, line = next(lines, (0, ""))
     except ReadError:
         return ""
-    return line[1:].partition(" ")[0].lower() if line.startswith("@") else ""
+    return line[1:].replace("\t", " ").partition(" ")[0].lower() if line.startswith("@") else ""
 
 
 class _Header:
@@ -145,7 +145,7 @@ def _header(file: File, lines: Iterator[tuple[int, str]]) -> _Header:
     for number, line in lines:
         if not line.startswith("@"):
             raise ReadError(file, f"line {number}: a header line starts with @, and @data comes before the series")
-        name, *words = line[1:].split()
+        name, _, rest = line[1:].replace("\t", " ").partition(" ")
         name = name.lower()
         if name == "data":
             break
@@ -153,7 +153,7 @@ def _header(file: File, lines: Iterator[tuple[int, str]]) -> _Header:
             raise ReadError(file, f"line {number}: @{name[:40]} is no header of the .ts format")
         if number > MAX_HEADER:
             raise ReadError(file, f"has no @data in its first {MAX_HEADER:,} lines")
-        values[name] = words
+        values[name] = rest.split()
     else:
         raise ReadError(file, "is cut short or no .ts file: it has no @data")
 

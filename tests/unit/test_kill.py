@@ -1,0 +1,84 @@
+"""A run that is killed with SIGKILL anywhere and resumed ends with the same bytes as one that was left alone."""
+
+import hashlib
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+SETTINGS = ("--epochs", "3", "--save-every", "0.1", "--no-report")
+
+
+def _environment(tmp_path: Path) -> dict[str, str]:
+    return os.environ | {"GRIDSIGHT_CACHE": str(tmp_path / "cache"), "OMP_WAIT_POLICY": "PASSIVE"}
+
+
+def _command(*words: str) -> list[str]:
+    return [sys.executable, "-m", "gridsight", *words]
+
+
+def _train(tmp_path: Path, name: str, *words: str) -> str:
+    """sha256 of the model file of an uninterrupted run."""
+    out = tmp_path / name
+    subprocess.run(
+        _command("train", "digits", "--out", str(out), *SETTINGS, *words),
+        env=_environment(tmp_path),
+        check=True,
+        capture_output=True,
+        timeout=240,
+    )
+    return _sha256(out)
+
+
+def _sha256(run: Path) -> str:
+    return hashlib.sha256((run / "model.safetensors").read_bytes()).hexdigest()
+
+
+def _killed(tmp_path: Path, name: str, kills: int, seed: int, *words: str) -> tuple[str, int]:
+    """sha256 after up to `kills` kills at random moments, and how many hit a living process."""
+    out, draw, hit = tmp_path / name, random.Random(seed), 0
+    command = _command("train", "digits", "--out", str(out), *SETTINGS, *words)
+    for _ in range(kills):
+        process = subprocess.Popen(
+            command, env=_environment(tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        # a run folder must stand before resume can be asked for
+        while not (out / "settings.toml").exists() and process.poll() is None:
+            time.sleep(0.01)
+        try:
+            process.wait(draw.uniform(0, 8))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            hit += 1
+        command = _command("resume", str(out))
+    done = subprocess.run(
+        _command("resume", str(out)), env=_environment(tmp_path), capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr
+    return _sha256(out), hit
+
+
+def test_killed_resumed_and_repeated_runs_end_with_the_same_bytes(tmp_path: Path) -> None:
+    whole = _train(tmp_path, "whole")
+    # workers are not part of the model file, and must not change it
+    killed, hit = _killed(tmp_path, "killed", 2, 1, "--workers", "2")
+    assert hit >= 1
+    assert killed == whole
+    assert _train(tmp_path, "other", "--seed", "1") != whole
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_twenty_kills(tmp_path: Path, workers: str) -> None:
+    whole = _train(tmp_path, "whole", "--epochs", "12")
+    total = 0
+    for number in range(10):
+        killed, hit = _killed(tmp_path, f"killed-{number}", 2, number, "--epochs", "12", "--workers", workers)
+        assert killed == whole
+        total += hit
+    assert total >= 15
