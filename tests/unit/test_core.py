@@ -4,7 +4,6 @@ import ast
 import json
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -171,7 +170,7 @@ def test_run_folders_count_up_and_never_overwrite(tmp_path: Path, monkeypatch: p
         RunFolder.create("mine", "digits")
     with pytest.raises(UsageError, match="no run at"):
         RunFolder.open("nowhere")
-    with pytest.raises(UsageError, match="no settings.toml"):
+    with pytest.raises(UsageError, match=r"no settings\.toml"):
         RunFolder.open("mine")
 
 

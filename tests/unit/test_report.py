@@ -15,11 +15,11 @@ from gridsight.core.run import RunFolder
 from gridsight.data.spec import DataSpec
 from gridsight.measure.calibration import reliability, softmax
 from gridsight.measure.metrics import confusion_matrix, per_class
-from gridsight.report import curves
-from gridsight.report.contents import load
-from gridsight.report.figures import Mark, confusion_figure, line_figure, reliability_figure, svg
-from gridsight.report.page import render, write
-from gridsight.report.pictures import middle_slices, pixels, show, slice_names, spectrogram, trace
+from gridsight.reporting import curves
+from gridsight.reporting.contents import load
+from gridsight.reporting.figures import Mark, confusion_figure, line_figure, reliability_figure, svg
+from gridsight.reporting.page import render, write
+from gridsight.reporting.pictures import middle_slices, pixels, show, slice_names, spectrogram, trace
 
 SHAPES = {"image": (12, 10), "series": (60,), "sound": (4000,), "volume": (6, 8, 10)}
 HOSTILE = (

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from gridsight.core.errors import DataError, UsageError
 from gridsight.data.split import FEWEST, LEAST, folds, split
 
-
 GOLDEN_TEST = [3, 9, 12, 19]
 
 

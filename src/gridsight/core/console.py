@@ -55,7 +55,7 @@ class Console:
 
     def _record(self, text: str) -> None:
         if self.log is not None:
-            with self.log.open("a", encoding="utf-8") as file:
+            with self.log.open("a", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(text + "\n")
 
     @contextmanager

@@ -22,7 +22,7 @@ def atomic_write(path: Path, write: bytes | str | Callable[[Path], None]) -> Non
         if callable(write):
             write(temporary)
         else:
-            temporary.write_bytes(write.encode() if isinstance(write, str) else write)
+            temporary.write_bytes(write.encode("utf-8", "backslashreplace") if isinstance(write, str) else write)
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
             os.fchmod(file.fileno(), 0o666 & ~_umask())  # some writers make files that only their owner reads

@@ -113,7 +113,7 @@ def _stored(kind: type, words: list[str]) -> tuple[list[str], dict[str, Any]]:
     path = Path(words[at + 1])
     if not path.is_file():
         raise UsageError(f"there is no settings file {path}")
-    settings = from_toml(kind, path.read_text(encoding="utf-8"), str(path))
+    settings: Any = from_toml(kind, path.read_text(encoding="utf-8"), str(path))
     return words[:at] + words[at + 2 :], vars(settings)
 
 
@@ -126,7 +126,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _add(result: argparse.ArgumentParser, field: "dataclasses.Field[Any]", hint: Any) -> None:
-    base, optional, many = _base(hint)
+    base, _, many = _base(hint)
     has_default = field.default is not dataclasses.MISSING
     shown = "" if not has_default or field.default in (None, (), "", False) else f" (default {field.default})"
     options: dict[str, Any] = {"help": field.metadata["help"].replace("%", "%%") + shown}

@@ -13,7 +13,7 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,7 +38,7 @@ CHUNK = 512
 
 @dataclass(frozen=True, eq=False)
 class Cached:
-    """`x` (n, channels, *spatial) memory-mapped, `y` (n,) class indices (-1: no label), what each item is, what failed."""
+    """`x` (n, channels, *spatial) memory-mapped, `y` (n,) class indices, what each item is, and what failed."""
 
     spec: DataSpec
     x: np.ndarray
@@ -171,7 +171,7 @@ def _decoded(source: Source, spec: DataSpec) -> Iterator[list[Sample | ReadError
     return _in_threads(read, source.items)
 
 
-def _in_threads(work, items: Sequence[Item]) -> Iterator[Any]:  # type: ignore[no-untyped-def]
+def _in_threads(work: Callable[[Item], Any], items: Sequence[Item]) -> Iterator[Any]:
     """Results in order, a chunk at a time, so that a slow disk never piles up decoded items in memory."""
     if len(items) < 4:
         yield from map(work, items)
@@ -205,8 +205,8 @@ def _make_room(folder: Path, needed: int) -> None:
     limit = min(LIMIT, (shutil.disk_usage(folder).free + used) // 2)
     if needed > limit:
         raise DataError(
-            f"the decoded items need {needed / 1e9:.1f} GB and the cache {folder.parent} may take {limit / 1e9:.1f} GB; "
-            "give a smaller --size, or set GRIDSIGHT_CACHE to a larger disk"
+            f"the decoded items need {needed / 1e9:.1f} GB and the cache {folder.parent} may take "
+            f"{limit / 1e9:.1f} GB; give a smaller --size, or set GRIDSIGHT_CACHE to a larger disk"
         )
     for path in sizes:
         if used + needed <= limit:

@@ -320,6 +320,7 @@ def _source(path: Path, listing: Listing, items: list[Item], fields: tuple[str, 
         fields=fields,
         pattern=pattern,
         notes=tuple(listing.notes),
+        empty=tuple(natural_order(empty)),
     )
 
 

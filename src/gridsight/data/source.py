@@ -36,7 +36,8 @@ class Source:
     """The files of one data set. `bad` are files that cannot be used, `ignored` what is no data; both are named.
 
     `split` says in words where the split comes from, "" when there is none; `fields` are the columns that exist and
-    `group` the one in use; `companions` are files that a reader takes besides the items' own, such as labels.
+    `group` the one in use; `companions` are files that a reader takes besides the items' own, such as labels; `empty`
+    are class folders that hold nothing.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Source:
     pattern: str | None = None
     notes: tuple[str, ...] = ()
     companions: tuple[File, ...] = ()
+    empty: tuple[str, ...] = ()
 
     @property
     def classes(self) -> tuple[str, ...]:

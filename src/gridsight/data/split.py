@@ -32,6 +32,10 @@ class Split:
     test: np.ndarray
     words: str
 
+    def named(self) -> list[tuple[str, np.ndarray]]:
+        """The parts with their names."""
+        return [("train", self.train), ("validation", self.val), ("test", self.test)]
+
 
 def split(
     labels: Labels,

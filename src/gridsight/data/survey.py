@@ -34,9 +34,10 @@ def survey(
         listed = ", ".join(f"{count:,} with {ndim}" for ndim, count in ndims.most_common())
         raise DataError(f"{name} mixes items of different numbers of axes: {listed}; keep one kind in a data set")
     ndim = next(iter(ndims))
-    kind: Kind = "sound" if sound else {1: "series", 2: "image", 3: "volume"}[ndim]  # type: ignore[assignment]
+    kinds: dict[int, Kind] = {1: "series", 2: "image", 3: "volume"}
+    kind: Kind = "sound" if sound else kinds[ndim]
     channels = _channels(headers, kind, name)
-    rate = _most(headers, lambda header: header.rate) if sound else None
+    rate = _rate(headers) if sound else None
     spatial, fit, sizes = _spatial(headers, kind, rate, size)
     return DataSpec(
         name=name,
@@ -88,7 +89,7 @@ def _spatial(
     if kind == "sound":
         length = _percentile(shapes[:, 0], weights, 98)
         length = min(length, SOUND_SECONDS * (rate or 1.0)) if size is None else size
-        return (max(1, int(round(length))),), "pad", sizes
+        return (max(1, round(length)),), "pad", sizes
     if kind == "series":
         longest = int(high[0]) if size is None else size
         return (longest,), "exact" if (low == high).all() and longest == int(high[0]) else "pad", sizes
@@ -101,7 +102,7 @@ def _spatial(
         middle[:] = middle.min()  # many aspects: cut to a square
     # the shorter side is given by --size, else bounded so that the network sees at most about limit**ndim cells
     scale = (size if size is not None else min(middle.min(), limit)) / middle.min()
-    return tuple(max(1, int(round(v * scale))) for v in middle), "crop", sizes
+    return tuple(max(1, round(v * scale)) for v in middle), "crop", sizes
 
 
 def _percentile(values: np.ndarray, weights: np.ndarray, share: float) -> float:
@@ -110,8 +111,9 @@ def _percentile(values: np.ndarray, weights: np.ndarray, share: float) -> float:
     return float(values[order][np.searchsorted(total, share / 100 * total[-1])])
 
 
-def _most(headers: Sequence[Header], what):  # type: ignore[no-untyped-def]
-    found = Counter()  # type: ignore[var-annotated]
+def _rate(headers: Sequence[Header]) -> float | None:
+    """The rate that most items have."""
+    found = Counter[float | None]()
     for header in headers:
-        found[what(header)] += header.count
+        found[header.rate] += header.count
     return found.most_common(1)[0][0]

@@ -38,7 +38,7 @@ class LeNet5(Net):
     `padding` of the first convolution: None adds 2 on an axis of 28 cells (the paper's 32) and nothing on others.
     """
 
-    small: ClassVar[dict[str, object]] = {"spatial": 19}
+    small: ClassVar[dict[str, object]] = {"spatial": 23}
     others: ClassVar[dict[str, object]] = {"padding": 1}
 
     def __init__(

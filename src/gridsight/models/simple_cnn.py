@@ -30,7 +30,7 @@ from gridsight.nn.net import Net
 class SimpleCNN(Net):
     """(N, in_channels, *spatial) -> logits (N, num_classes); stages at strides 2 and 4 (`pool` 2)."""
 
-    small: ClassVar[dict[str, object]] = {"spatial": 9, "hidden": 32}
+    small: ClassVar[dict[str, object]] = {"spatial": 16, "channels": (4, 8), "hidden": 16}
 
     def __init__(
         self,

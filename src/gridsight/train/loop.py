@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,7 @@ class Events:
     """Where the loop tells what happens: `row` gets each row of metrics.jsonl, `console` draws the bar."""
 
     row: Callable[[Mapping[str, Any]], None] = lambda row: None
-    console: Console = Console(quiet=True)
+    console: Console = field(default_factory=lambda: Console(quiet=True))
 
 
 class Trainer:

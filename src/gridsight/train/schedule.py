@@ -1,4 +1,4 @@
-"""Learning-rate schedules as closed forms: the factor of `lr` at step t of T, a pure function, so resume needs no state.
+"""Learning-rate schedules as closed forms: the factor of `lr` at step t of T, a pure function, so nothing to resume.
 
 All rise linearly over the first `warmup` share of the steps. "onecycle" then falls in a straight line to zero (the
 triangle of Smith, arXiv:1708.07120, without its tail); "cosine" falls as half a cosine (Loshchilov and Hutter,

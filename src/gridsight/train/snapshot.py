@@ -1,7 +1,7 @@
-"""Snapshots: all that a run needs to go on to the same weights, in one safetensors file, written whole or not at all."""
+"""Snapshots: all that a run needs to go on to the same weights, in one safetensors file, whole or not at all."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,7 @@ def first_bad_layer(net: nn.Module, *inputs: Tensor) -> str:
     """The first layer, in order of execution, whose output is not finite on these inputs; hooks are removed again."""
     found: list[str] = []
 
-    def watch(name: str):  # type: ignore[no-untyped-def]
+    def watch(name: str) -> Callable[[nn.Module, object, object], None]:
         def hook(module: nn.Module, args: object, output: object) -> None:
             if isinstance(output, Tensor) and not found and not bool(output.isfinite().all()):
                 bad = [p for p, value in module.named_parameters(recurse=False) if not bool(value.isfinite().all())]

@@ -43,9 +43,8 @@ def as_function(verb: str) -> Callable[..., Any]:
 def _signature(fields: "list[dataclasses.Field[Any]]") -> inspect.Signature:
     parameters = []
     for field in fields:
-        kind = inspect.Parameter.KEYWORD_ONLY
-        if field.metadata.get("positional"):
-            kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        by_position = field.metadata.get("positional", False)
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD if by_position else inspect.Parameter.KEYWORD_ONLY
         default = inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default
         parameters.append(inspect.Parameter(field.name, kind, default=default, annotation=field.type))
     return inspect.Signature(parameters)

@@ -62,7 +62,8 @@ def run_evaluation(settings: EvaluateSettings, console: Console) -> Evaluation:
     part = settings.split
     if part == "auto":
         part = "test" if any(item.split == "test" for item in source.items) or _inside(source) else "all"
-    read = _read(source, part, predictor, console)
+    index = _class_index(source, predictor, console)
+    read = _read(source, part, index, predictor, console)
     logits = np.concatenate(read.logits) if read.logits else np.empty((0, len(predictor.classes)), np.float32)
     calibration = predictor.model.calibration
     judged = Judged(
@@ -70,7 +71,7 @@ def run_evaluation(settings: EvaluateSettings, console: Console) -> Evaluation:
         softmax(logits),
         np.array(read.target, np.int64),
         read.paths,
-        predictor.classes,
+        list(index),
         read.groups if source.group else None,
         lambda rows: np.empty((0, predictor.model.spec.channels, *predictor.model.spec.spatial)),
     )
@@ -116,9 +117,8 @@ def _inside(source: Source) -> bool:
     return any(item.label is None for item in source.items) and bool(source.split)
 
 
-def _read(source: Source, part: str, predictor: Predictor, console: Console) -> _Read:
+def _read(source: Source, part: str, index: Mapping[str, int], predictor: Predictor, console: Console) -> _Read:
     spec = predictor.model.spec
-    index = _class_index(source, predictor, console)
     found = _Read([], [], [], [], [str(error) for error in source.bad])
     waiting: list[np.ndarray] = []
     with console.progress("evaluating", len(source.items)) as bar:
@@ -172,5 +172,5 @@ def _class_index(source: Source, predictor: Predictor, console: Console) -> dict
         )
         return {name: i for i, name in enumerate(labels)}
     raise UsageError(
-        f"no class of {source.name} ({', '.join(labels[:5])}, ...) is one of the model's ({', '.join(classes[:5])}, ...)"
+        f"no class of {source.name} ({', '.join(labels[:5])}, ...) is one of the model's: {', '.join(classes[:5])}, ..."
     )

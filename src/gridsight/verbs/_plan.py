@@ -38,7 +38,7 @@ class Plan:
     spatial: tuple[int, ...]
     seed: int
 
-    def network(self, seed: int) -> nn.Module:
+    def network(self, seed: int) -> Any:
         """The network with the initial weights of `seed`."""
         from gridsight.core import seed as hashing
 
@@ -162,12 +162,12 @@ def describe_data(spec: DataSpec, split: Split, data: Cached, console: Console) 
     console.say(f"classes  {spec.num_classes}: {shown}")
     counts = np.bincount(data.y, minlength=spec.num_classes)
     if counts.min() < 0.5 * counts.max():
-        low, high = int(counts.argmin()), int(counts.argmax())
+        few, many = int(counts.argmin()), int(counts.argmax())
         console.say(
-            f"         imbalanced: {spec.classes[low]} has {counts[low]:,} items, {spec.classes[high]} {counts[high]:,}"
+            f"         imbalanced: {spec.classes[few]} has {counts[few]:,} items, {spec.classes[many]} {counts[many]:,}"
         )
-    parts = [("train", split.train), ("validation", split.val), ("test", split.test)]
-    console.say("split    " + ", ".join(f"{name} {len(index):,}" for name, index in parts) + f" ({split.words})")
+    console.say("split    " + ", ".join(f"{name} {len(index):,}" for name, index in split.named()))
+    console.say(f"         {split.words}")
     unused = [name for name in spec.fields if name != spec.group and name != "index"]
     if spec.group is None and unused:
         console.say(f"         columns {', '.join(unused)} exist and are not used; --group NAME keeps one whole")
@@ -186,9 +186,10 @@ def describe_plan(plan: Plan, data: Cached, n_train: int, console: Console) -> d
     seconds = _measured_step(plan, data) * steps
     # weights, gradient, moment and average; activations are kept once for the backward pass and once in gradients
     memory = 4 * found.parameters * 4 + 2 * found.activation_bytes * recipe.batch
+    seen, size = "x".join("all" if f is None else str(f) for f in field), "x".join(map(str, plan.spatial))
     console.say(
         f"model    {recipe.model}: {found.parameters:,} parameters, {found.macs / 1e6:,.1f} M MACs an item, "
-        f"receptive field {'x'.join('all' if f is None else str(f) for f in field)} of {'x'.join(map(str, plan.spatial))}"
+        f"receptive field {seen} of {size}"
     )
     augment = ", ".join(f"{name} {strength:g}" for name, strength in recipe.augment) or "none"
     console.say(

@@ -20,7 +20,7 @@ from gridsight.core.console import Console, dumps
 from gridsight.core.device import EXACT, environment, pick_device
 from gridsight.core.errors import DataError, TrainingError, UsageError
 from gridsight.core.run import RunFolder
-from gridsight.data.cache import Cached, cached
+from gridsight.data.cache import cached
 from gridsight.data.loader import Loader
 from gridsight.data.source import Source, find
 from gridsight.data.split import Split, folds, split
@@ -30,7 +30,7 @@ from gridsight.tasks.classify import Classify, class_weights
 from gridsight.train.loop import Events, Stopped, Trainer, overfits, predict_logits
 from gridsight.train.snapshot import load_tensors, save_tensors
 from gridsight.verbs._judge import Judged, fit_calibration, judge, say_result
-from gridsight.verbs._plan import Plan, describe_data, describe_plan, make_plan, plain
+from gridsight.verbs._plan import describe_data, describe_plan, make_plan, plain
 from gridsight.verbs.train import TrainSettings
 
 BAD_SHARE = 0.01
@@ -76,9 +76,8 @@ def execute(folder: RunFolder, settings: TrainSettings, source: Source, console:
         except Stopped as stop:
             raise TrainingError(f"{stop}; gridsight resume {folder.path} goes on from there") from None
         except OSError as error:
-            raise TrainingError(
-                f"{error.strerror or error} ({error.filename or folder.path}); make room, then gridsight resume {folder.path}"
-            ) from None
+            what = f"{error.strerror or error} ({error.filename or folder.path})"
+            raise TrainingError(f"{what}; make room, then gridsight resume {folder.path}") from None
 
 
 def summary(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -114,6 +113,8 @@ class _Execution:
         """All chapters; the finished run."""
         settings, data, console = self.settings, self.data, self.console
         parts = self._split()
+        counts = {name: tuple(self._counts(index)) for name, index in parts.named()}
+        data = self.data = replace(data, spec=replace(data.spec, counts=counts, split=parts.words))
         describe_data(data.spec, parts, data, console)
         self.plan = make_plan(settings, data, parts.train, console)
         self._keep_plan(describe_plan(self.plan, data, len(parts.train), console))
@@ -205,11 +206,10 @@ class _Execution:
 
     def _trainer(self, phase: str, seed: int, train: np.ndarray, val: np.ndarray, snapshot: Path | None) -> Trainer:
         plan, data, settings = self.plan, self.data, self.settings
-        counts = np.bincount(data.y[train], minlength=plan.num_classes)
         task = Classify(
             data.spec.classes,
             label_smoothing=plan.recipe.label_smoothing,
-            weights=class_weights(counts.tolist()) if settings.class_weights else (),
+            weights=class_weights(self._counts(train)) if settings.class_weights else (),
         )
         workers = settings.workers
         if workers is None:
@@ -231,6 +231,10 @@ class _Execution:
             save_every=settings.save_every,
             events=Events(self._row, self.console),
         )
+
+    def _counts(self, index: np.ndarray) -> list[int]:
+        """Items of each class among those numbered `index`."""
+        return [int(n) for n in np.bincount(self.data.y[index], minlength=self.data.spec.num_classes)]
 
     def _row(self, row: Mapping[str, Any]) -> None:
         """Append to metrics.jsonl; after a resume, what the killed process wrote past the snapshot is cut off."""
@@ -297,7 +301,7 @@ class _Execution:
         if len(parts.val):
             answers = self._predict(state, parts.val)
         else:
-            smallest = int(np.bincount(self.data.y[parts.train], minlength=self.plan.num_classes).min())
+            smallest = min(self._counts(parts.train))
             plan = self.folder.read_json(self.folder.plan)
             work = 3 * 3 * plan["macs"] * len(parts.train) * self.plan.recipe.epochs
             if smallest < 3 or work > OUT_OF_FOLD:

@@ -26,7 +26,7 @@ class ReportSettings:
 def report(settings: ReportSettings, console: Console) -> Path:
     """Write the page and return where it is."""
     from gridsight.core.run import RunFolder
-    from gridsight.report.page import write
+    from gridsight.reporting.page import write
 
     run = RunFolder.open(settings.run)
     out = Path(settings.out) if settings.out is not None else None

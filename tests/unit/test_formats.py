@@ -42,7 +42,7 @@ def stacked(samples: list[Sample]) -> np.ndarray:
 @needs("bccd")
 def test_photographs_have_pillows_pixels() -> None:
     reader = READERS.create("image")
-    for file in [*list(walk(DATA / "bccd" / "JPEGImages"))[:20], *list(walk(DATA / "isbi_membrane"))[:10]]:
+    for file in (*list(walk(DATA / "bccd" / "JPEGImages"))[:20], *list(walk(DATA / "isbi_membrane" / "train"))[:10]):
         wanted = np.asarray(Image.open(file.path))
         wanted = wanted[None] if wanted.ndim == 2 else wanted.transpose(2, 0, 1)
         got = reader.read_single(file).array
@@ -108,7 +108,7 @@ def test_wav_with_chunks_before_and_after_the_sound(tmp_path: Path) -> None:
     body = data[8:at] + extra + data[at:] + extra[:9]  # the last one is cut, the sound is not
     (tmp_path / "x.wav").write_bytes(b"RIFF" + len(body).to_bytes(4, "little") + body)
     got = READERS.create("audio").read_single(File(tmp_path / "x.wav")).array
-    np.testing.assert_allclose(got[0], np.arange(100) / 200, atol=2**-16)
+    np.testing.assert_allclose(got[0], np.arange(100) / 200, atol=2**-15)
 
 
 @needs("fsdd")

@@ -4,8 +4,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gridsight.data.spec import DataSpec
-from gridsight.report.contents import Contents
-from gridsight.report.markup import bullets, duration, esc, facts, memory, paragraph, percent, plain, some, table, times
+from gridsight.reporting.contents import Contents
+from gridsight.reporting.markup import (
+    bullets,
+    duration,
+    esc,
+    facts,
+    memory,
+    paragraph,
+    percent,
+    plain,
+    some,
+    table,
+    times,
+)
 
 SMALL_CLASS = 30  # items; below it the interval of a class' recall is about 0.3 wide
 

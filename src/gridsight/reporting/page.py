@@ -8,11 +8,11 @@ from pathlib import Path
 from string import Template
 
 from gridsight.core.run import RunFolder, atomic_write
-from gridsight.report import background, sections
-from gridsight.report.contents import Contents, load
-from gridsight.report.figures import UNPRINTABLE
-from gridsight.report.markup import duration, esc, paragraph
-from gridsight.report.style import CSS
+from gridsight.reporting import background, sections
+from gridsight.reporting.contents import Contents, load
+from gridsight.reporting.figures import UNPRINTABLE
+from gridsight.reporting.markup import duration, esc, paragraph
+from gridsight.reporting.style import CSS
 
 _PAGE = Template("""<!doctype html>
 <html lang="en">

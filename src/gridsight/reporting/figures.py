@@ -21,7 +21,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from gridsight.measure.calibration import Bin
-from gridsight.report.curves import Line
+from gridsight.reporting.curves import Line
 
 INK, SOFT, RULE, PAGE = "#000001", "#000002", "#000003", "#000004"
 SERIES = ("#0000a1", "#0000a2", "#0000a3", "#0000a4", "#0000a5")

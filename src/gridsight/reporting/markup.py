@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from gridsight.report.curves import Line
-from gridsight.report.figures import colour_of
+from gridsight.reporting.curves import Line
+from gridsight.reporting.figures import colour_of
 
 
 def esc(value: Any) -> str:

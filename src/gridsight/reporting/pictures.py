@@ -7,8 +7,8 @@ import numpy as np
 from PIL import Image
 
 from gridsight.data.spec import DataSpec
-from gridsight.report.curves import Line
-from gridsight.report.figures import image_figure, line_figure, svg
+from gridsight.reporting.curves import Line
+from gridsight.reporting.figures import image_figure, line_figure, svg
 
 LARGEST = 320  # pixels: a page of two dozen photographs stays small
 SMALL = (260, 170)

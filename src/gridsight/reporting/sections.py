@@ -6,17 +6,17 @@ import numpy as np
 
 from gridsight.measure.calibration import expected_calibration_error, reliability, risk_coverage
 from gridsight.measure.metrics import headline as first_metrics
-from gridsight.report import curves
-from gridsight.report.contents import Contents, Predictions
-from gridsight.report.curves import Line
-from gridsight.report.figures import (
+from gridsight.reporting import curves
+from gridsight.reporting.contents import Contents, Predictions
+from gridsight.reporting.curves import Line
+from gridsight.reporting.figures import (
     Mark,
     confusion_figure,
     line_figure,
     reliability_figure,
     svg,
 )
-from gridsight.report.markup import (
+from gridsight.reporting.markup import (
     bullets,
     esc,
     figure,
@@ -27,7 +27,7 @@ from gridsight.report.markup import (
     table,
     times,
 )
-from gridsight.report.pictures import show
+from gridsight.reporting.pictures import show
 
 MOST_PICTURES, MOST_CLASSES = 24, 100
 NAMES = {
