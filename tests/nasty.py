@@ -2,6 +2,7 @@
 
 `build(folder)` writes them and says for every item of every file either its array or words of its `ReadError`.
 `folders(folder)` writes data sets that are nasty as a whole. Shared by the readers' tests and the command line's.
+Long because it is a list: one entry a file.
 """
 
 import gzip
@@ -354,6 +355,11 @@ def _archives(folder: Path) -> list[Nasty]:
     }
     # zipfile turns a backslash into a slash when it reads names
     out = [Nasty(path, what, [wanted], name.replace(os.sep, "/")) for name, (what, wanted) in expected.items()]
+    name = folder / "name.zip"
+    with zipfile.ZipFile(name, "w") as archive:
+        archive.writestr("süß.png", png)
+    name.write_bytes(name.read_bytes().replace("süß".encode(), b"s\xff\xff\xff\xff"))
+    out.append(Nasty(name, "a zip with a name that is not UTF-8", ["decode"], "x.png"))
     cut = folder / "cut.zip"
     cut.write_bytes(path.read_bytes()[:2000])
     out.append(Nasty(cut, "a zip cut short", ["zip"], "fine.png"))

@@ -23,7 +23,7 @@ from gridsight.data.readers import READERS
 from gridsight.data.sets import SETS
 from gridsight.models import MODELS
 from gridsight.tasks import TASKS
-from gridsight.train.methods import METHODS
+from gridsight.training.methods import METHODS
 from gridsight.verbs import VERBS
 
 PACKAGE = Path(__file__).parents[2] / "src" / "gridsight"
@@ -211,9 +211,9 @@ ALLOWED = {
     "data": {"core", "nn", "data"},
     "measure": {"core", "nn", "data", "measure"},
     "tasks": {"core", "nn", "data", "measure", "tasks"},
-    "train": {"core", "nn", "data", "measure", "tasks", "train"},
-    "artifact": {"core", "nn", "models", "data", "measure", "tasks", "train", "artifact"},
-    "report": {"core", "data", "measure", "artifact", "report"},
+    "training": {"core", "nn", "data", "measure", "tasks", "training"},
+    "artifact": {"core", "nn", "models", "data", "measure", "tasks", "training", "artifact"},
+    "reporting": {"core", "data", "measure", "artifact", "reporting"},
 }
 
 
@@ -240,7 +240,7 @@ def test_a_folder_imports_only_folders_above_it() -> None:
 
 def test_files_of_a_registered_folder_do_not_import_each_other() -> None:
     wrong = []
-    for folder in ("models", "data/readers", "data/sets", "data/augment", "tasks", "train/methods"):
+    for folder in ("models", "data/readers", "data/sets", "data/augment", "tasks", "training/methods"):
         package = "gridsight." + folder.replace("/", ".")
         for path in (PACKAGE / folder).glob("[!_]*.py"):
             wrong += [

@@ -15,13 +15,13 @@ from gridsight.data.loader import Batch, Loader
 from gridsight.nn.frontend import FrontEnd, FrontEndSettings
 from gridsight.nn.net import Net
 from gridsight.tasks.classify import Classify, class_weights
-from gridsight.train.average import Average
-from gridsight.train.loop import Events, Stopped, Trainer, overfits
-from gridsight.train.methods.supervised import Supervised
-from gridsight.train.optimiser import make_optimiser
-from gridsight.train.recipe import Recipe
-from gridsight.train.schedule import SCHEDULES, factor
-from gridsight.train.snapshot import first_bad_layer, load_tensors, optimiser_tensors, restore_optimiser
+from gridsight.training.average import Average
+from gridsight.training.loop import Events, Stopped, Trainer, overfits
+from gridsight.training.methods.supervised import Supervised
+from gridsight.training.optimiser import make_optimiser
+from gridsight.training.recipe import Recipe
+from gridsight.training.schedule import SCHEDULES, factor
+from gridsight.training.snapshot import first_bad_layer, load_tensors, optimiser_tensors, restore_optimiser
 
 RECIPE = Recipe(2, {}, epochs=4, batch=8, lr=0.05, weight_decay=1e-3, warmup=0.25, average=0.9, label_smoothing=0.1)
 CPU = torch.device("cpu")
@@ -336,5 +336,5 @@ def test_a_full_disk_at_a_snapshot_does_not_end_the_run(monkeypatch: pytest.Monk
     def full(*args: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("gridsight.train.loop.save_tensors", full)
+    monkeypatch.setattr("gridsight.training.loop.save_tensors", full)
     assert same(trainer(tmp_path / "resume.safetensors", save_every=0.0).fit(), trainer().fit())

@@ -17,7 +17,7 @@ from gridsight.core.errors import UsageError
 from gridsight.data.spec import DataSpec
 from gridsight.models import create
 from gridsight.nn.frontend import FrontEnd, FrontEndSettings
-from gridsight.train.snapshot import below, load_tensors, save_tensors, under
+from gridsight.training.snapshot import below, load_tensors, save_tensors, under
 
 FORMAT = 1
 

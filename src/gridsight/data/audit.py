@@ -22,6 +22,7 @@ from gridsight.core.errors import ReadError
 from gridsight.data.cache import decode
 from gridsight.data.duplicates import LARGEST, close_pairs, grid_for, signatures
 from gridsight.data.files import File
+from gridsight.data.magic import other_than_named
 from gridsight.data.names import natural_order
 from gridsight.data.sample import Sample
 from gridsight.data.source import Item, Source
@@ -32,21 +33,6 @@ ODD = 4  # times the median size, or a fraction of it
 USUAL = 0.9  # when so many items share a size, a rate, ..., the others are odd
 FLAT = 0.02  # of the median standard deviation: almost constant
 CHUNK = 256
-
-MAGIC: dict[str, tuple[tuple[int, bytes], tuple[str, ...]]] = {
-    "PNG": ((0, b"\x89PNG\r\n"), (".png", ".apng")),
-    "JPEG": ((0, b"\xff\xd8\xff"), (".jpg", ".jpeg", ".jpe", ".jfif")),
-    "GIF": ((0, b"GIF8"), (".gif",)),
-    "BMP": ((0, b"BM"), (".bmp", ".dib")),
-    "WebP": ((8, b"WEBP"), (".webp",)),
-    "TIFF": ((0, b"II*\0"), (".tif", ".tiff")),
-    "TIFF (big-endian)": ((0, b"MM\0*"), (".tif", ".tiff")),
-    "WAV": ((8, b"WAVE"), (".wav", ".wave")),
-    "FLAC": ((0, b"fLaC"), (".flac",)),
-    "Ogg": ((0, b"OggS"), (".ogg", ".oga", ".opus")),
-    "NumPy": ((0, b"\x93NUMPY"), (".npy",)),
-    "zip": ((0, b"PK\x03\x04"), (".zip", ".npz")),
-}
 
 
 @dataclass(frozen=True)
@@ -230,14 +216,11 @@ def _describer(source: Source) -> Callable[[Item, list[Sample]], list[Fact]]:
 
 def _suffix(file: File) -> Iterator[Finding]:
     try:
-        head = file.head(16)
+        kind = other_than_named(file.name, file.head(16))
     except ReadError:
         return  # decoding names it
-    name = file.name.lower()
-    for kind, ((start, magic), suffixes) in MAGIC.items():
-        if head[start : start + len(magic)] == magic and "." in name and not name.endswith(suffixes):
-            yield Finding("wrong suffix", (str(file),), f"is {kind} by content, not {name.rpartition('.')[2]}")
-            return
+    if kind is not None:
+        yield Finding("wrong suffix", (str(file),), f"is {kind} by content, not {file.name.rpartition('.')[2]}")
 
 
 # ---- pairs
@@ -258,7 +241,7 @@ def _pairs(facts: list[Fact], findings: list[Finding], notes: list[str]) -> list
     if len(unique) > LARGEST:
         notes.append(f"near-duplicates are not looked for among more than {LARGEST:,} items")
     elif len(unique) > 1:
-        near = close_pairs(np.stack([facts[i].grid for i in unique]))  # type: ignore[arg-type]
+        near = close_pairs(np.stack([grid for i in unique if (grid := facts[i].grid) is not None]))
         for (a, b), distance in zip(near.pairs.tolist(), near.distance.tolist(), strict=True):
             first, second = unique[a], unique[b]
             text = f"nearly equal ({1 - distance:.1%} of what varies agrees)"

@@ -8,11 +8,13 @@ import hashlib
 import io
 import os
 import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
+from lzma import LZMAError
 from pathlib import Path, PurePosixPath
 
 from gridsight.core.errors import ReadError
@@ -23,6 +25,19 @@ MAX_MEMBER = 1 << 30  # bytes of one archive member, unpacked
 MAX_TOTAL = 512 << 30  # bytes of all members, unpacked
 MAX_RATIO = 1_000  # a member that unpacks to more than this times its packed size is a bomb
 EDGE = 64 << 10  # bytes hashed at each end of a file
+
+BROKEN = (
+    OSError,
+    EOFError,
+    KeyError,
+    RuntimeError,
+    ValueError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+    LZMAError,
+)
+"""What reading raises when a file or member is missing, damaged, encrypted or packed in an unknown way."""
 
 
 @dataclass(frozen=True, order=True)
@@ -52,7 +67,8 @@ class File:
         """The file of that name beside this one, or None."""
         if self.member is None:
             path = self.path.with_name(name)
-            return File(path, None, self.root) if path.is_file() else None
+            # False, where Path.is_file would raise, for a name too long to exist
+            return File(path, None, self.root) if os.path.isfile(path) else None  # noqa: PTH113
         member = str(PurePosixPath(self.member).with_name(name))
         return File(self.path, member, self.root) if member in _archive(self.path).NameToInfo else None
 
@@ -62,7 +78,7 @@ class File:
             if self.member is None:
                 return self.path.stat().st_size
             return _archive(self.path).getinfo(self.member).file_size
-        except (OSError, KeyError, zipfile.BadZipFile) as error:
+        except BROKEN as error:
             raise ReadError(self, _why(error)) from None
 
     def read(self, limit: int = MAX_FILE) -> bytes:
@@ -114,12 +130,8 @@ class File:
     def _guard(self, action):
         try:
             return action()
-        except (OSError, KeyError, zipfile.BadZipFile, zipfile.zlib.error, EOFError) as error:  # type: ignore[attr-defined]
+        except BROKEN as error:
             raise ReadError(self, _why(error)) from None
-        except RuntimeError as error:  # zipfile's word for an encrypted member
-            raise ReadError(self, str(error)) from None
-        except NotImplementedError as error:  # a compression method that zipfile lacks
-            raise ReadError(self, str(error)) from None
 
 
 def is_zip(path: Path) -> bool:
@@ -175,7 +187,7 @@ def _walk_folder(
 def _walk_zip(path: Path, left_out: list[str]) -> Iterator[File]:
     try:
         archive = _archive(path)
-    except (OSError, zipfile.BadZipFile) as error:
+    except BROKEN as error:
         raise ReadError(path, f"not a readable zip archive ({_why(error)})") from None
     infos = archive.infolist()
     if len(infos) > MAX_MEMBERS:
@@ -255,4 +267,6 @@ def _archive(path: Path) -> zipfile.ZipFile:
 def _why(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror[0].lower() + error.strerror[1:]
+    if isinstance(error, KeyError):  # whose text is quoted
+        return str(error.args[0])
     return str(error) or type(error).__name__

@@ -7,57 +7,21 @@ names (a pattern); arrays with their labels (IDX, npz, npy, CIFAR binary, .ts), 
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from gridsight.core.errors import ReadError, UsageError
-from gridsight.data.files import File, is_zip, walk
-from gridsight.data.names import Pattern, holds_labels, natural_order, outside, propose, split_in, split_of
-from gridsight.data.readers import READERS, Reader, find_reader
+from gridsight.data.files import File, is_zip, members
+from gridsight.data.listing import Entry, Listing, known_suffixes, list_files, sort_in
+from gridsight.data.names import Pattern, holds_labels, natural_order, propose, split_in, split_of
+from gridsight.data.readers import READERS, Reader
 from gridsight.data.source import Item, Source, short_name
-
-NOT_DATA = (".txt", ".md", ".rst", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".html", ".htm", ".pdf", ".log", ".ini")
-NOT_DATA += (".yml", ".yaml", ".toml", ".py", ".sh", ".ipynb", ".doc", ".docx", ".xls", ".xlsx", ".db", ".arff", ".bak")
-NOT_DATA_NAMES = ("license", "licence", "copying", "readme", "notice", "sha256sums", "md5sums", "citation.cff")
-VAGUE = (".bin", ".gz", ".tar", ".tgz", ".tar.gz", ".dat", ".raw")
-"""Suffixes that many formats share: only the content tells."""
-
-
-@dataclass
-class Entry:
-    """One file of data: its path below what was given, its reader, and the split that its place says.
-
-    `parts` start where class folders may start; what was recognised above them moves to `above`.
-    """
-
-    file: File
-    parts: tuple[str, ...]
-    reader: str
-    split: str | None = None
-    above: tuple[str, ...] = ()
-
-    def descend(self) -> None:
-        """Leave the first folder behind."""
-        self.above, self.parts = (*self.above, self.parts[0]), self.parts[1:]
-
-
-@dataclass
-class Listing:
-    """Everything below one folder or archive, sorted into what it is; `folders` are named, empty ones too."""
-
-    entries: list[Entry] = field(default_factory=list)
-    archives: list[Path] = field(default_factory=list)
-    bad: list[ReadError] = field(default_factory=list)
-    ignored: list[str] = field(default_factory=list)
-    split: str = ""
-    notes: list[str] = field(default_factory=list)
 
 
 def understand(path: Path, pattern: str | None = None) -> Source:
     """The source at an existing path, or at the first part of the names of one set's files."""
     compiled = Pattern(pattern) if pattern is not None else None
     if path.is_dir() or is_zip(path):
-        listing = _list(path)
+        listing = list_files(path)
         if not listing.entries and listing.archives:
             listing = _list_archives(path, listing)
         else:
@@ -71,10 +35,17 @@ def understand(path: Path, pattern: str | None = None) -> Source:
     if compiled is not None:
         return _by_pattern(path, listing, compiled)
     if all(len(entry.parts) == 1 for entry in listing.entries):
-        if all(READERS.get(entry.reader).tags["many"] for entry in listing.entries):
+        if _all_many(listing.entries):
             return _containers(path, listing)
         raise _flat(path, listing.entries)
+    _not_sets_in_folders(path, listing.entries)
     return _by_folder(path, listing)
+
+
+def _all_many(entries: Sequence[Entry]) -> bool:
+    """Whether each file may hold many items with their labels."""
+    many = {name: READERS.get(name).tags["many"] for name in {entry.reader for entry in entries}}
+    return all(many.values())
 
 
 def starts_a_set(path: Path) -> bool:
@@ -92,69 +63,12 @@ def _parts_of_set(path: Path) -> list[Path]:
     return found
 
 
-# ---- what lies there
-
-
-def _list(root: Path) -> Listing:
-    listing = Listing()
-    suffixes = _suffixes()
-    start = len(root.parts)
-    for file in walk(root, listing.ignored, listing.bad):
-        if file.member is None:
-            parts = file.path.parts[start:]
-        else:
-            parts = tuple(file.member.replace("\\", "/").split("/"))
-            if problem := outside(parts, file):
-                listing.bad.append(problem)
-                continue
-        _sort_in(listing, file, parts, suffixes)
-    return listing
-
-
-def _sort_in(listing: Listing, file: File, parts: tuple[str, ...], suffixes: dict[str, list[str]]) -> None:
-    name = parts[-1].lower()
-    known = [suffixes[name[i:]] for i, letter in enumerate(name) if letter == "." and name[i:] in suffixes]
-    if known and len(known[0]) == 1 and not name.endswith(VAGUE):
-        listing.entries.append(Entry(file, parts, known[0][0]))
-    elif name.endswith(".zip"):
-        listing.archives.append(file.path) if file.member is None else listing.ignored.append(str(file))
-    elif not known and (name.endswith(NOT_DATA) or name in NOT_DATA_NAMES):
-        listing.ignored.append(str(file))
-    else:
-        try:
-            found = find_reader(file) if file.size() else None
-        except ReadError as error:
-            listing.bad.append(error)
-            return
-        if found is not None:
-            listing.entries.append(Entry(file, parts, found[0]))
-        else:
-            listing.bad.append(ReadError(file, _why_unknown(file)))
-
-
-def _suffixes() -> dict[str, list[str]]:
-    table: dict[str, list[str]] = {}
-    for entry in READERS.entries():
-        for suffix in entry.tags["suffixes"]:
-            table.setdefault(suffix.lower(), []).append(entry.name)
-    return table
-
-
-def _why_unknown(file: File) -> str:
-    if file.size() == 0:
-        return "is empty (0 bytes)"
-    head = file.head()
-    if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
-        return "is a Python pickle, which can run any program and is never loaded; for CIFAR take the binary version"
-    return "is of no known format"
-
-
 def _list_archives(path: Path, outer: Listing) -> Listing:
     """One archive of everything, or one a split whose name or top folder says which."""
     joined = Listing(bad=outer.bad, ignored=outer.ignored)
     splits = set()
     for archive in outer.archives:
-        inner = _list(archive)
+        inner = list_files(archive)
         words = _split_by_folder(archive, inner)
         if not words and len(outer.archives) > 1:
             split, _ = split_in(archive.name)
@@ -184,7 +98,7 @@ def _one_file(path: Path) -> Listing:
         twin = split_in(path.name)[1]
         paths = [p for p in sorted(path.parent.iterdir()) if split_in(p.name)[1] == twin and p.is_file()]
     for part in paths or [path]:
-        _sort_in(listing, File(part, None, part.parent), (part.name,), _suffixes())
+        sort_in(listing, File(part, None, part.parent), (part.name,), known_suffixes())
     if not listing.entries and listing.bad:
         raise UsageError(str(listing.bad[0]))
     if any(not READERS.get(entry.reader).tags["many"] for entry in listing.entries):
@@ -200,7 +114,7 @@ def _add_labels(listing: Listing, folder: Path) -> None:
     for path in sorted(folder.iterdir()):
         if path not in have and path.is_file() and holds_labels(path.name):
             other = Listing()
-            _sort_in(other, File(path, None, folder), (path.name,), _suffixes())
+            sort_in(other, File(path, None, folder), (path.name,), known_suffixes())
             listing.entries += [entry for entry in other.entries if entry.reader in readers]
 
 
@@ -213,8 +127,10 @@ def _split_by_folder(root: Path, listing: Listing) -> str:
     while entries:
         tops = {entry.parts[0] if len(entry.parts) > 1 else "" for entry in entries}
         top = next(iter(tops))
-        if len(tops) > 1 or not top or split_of(top) or all(len(entry.parts) == 2 for entry in entries):
+        if len(tops) > 1 or not top or split_of(top):
             break
+        if all(len(entry.parts) == 2 for entry in entries) and not _all_many(entries):
+            break  # that is the one class
         if len(_folders(root, entries[0].above)) > 1:
             break  # other class folders lie beside it, empty
         for entry in entries:
@@ -246,8 +162,6 @@ def _folders(root: Path, prefix: Sequence[str]) -> list[str]:
     if root.is_dir():
         with os.scandir(root.joinpath(*prefix)) as entries:
             return [e.name for e in entries if e.is_dir() and not e.name.startswith(".") and e.name != "__MACOSX"]
-    from gridsight.data.files import members
-
     depth, wanted = len(prefix), tuple(prefix)
     names = (tuple(name.replace("\\", "/").split("/")) for name in members(root))
     found = {parts[depth] for parts in names if len(parts) > depth + 1 and parts[:depth] == wanted}
@@ -302,7 +216,9 @@ def _by_pattern(path: Path, listing: Listing, pattern: Pattern) -> Source:
     return _source(path, listing, items, fields=fields, pattern=pattern.text)
 
 
-def _source(path: Path, listing: Listing, items: list[Item], fields: tuple[str, ...] = (), pattern: str | None = None):  # type: ignore[no-untyped-def]
+def _source(
+    path: Path, listing: Listing, items: list[Item], fields: tuple[str, ...] = (), pattern: str | None = None
+) -> Source:
     counts = Counter(item.label for item in items)
     single = [str(label) for label, count in counts.items() if count == 1]
     if single:
@@ -365,8 +281,14 @@ def _containers(path: Path, listing: Listing) -> Source:
         ignored=(*listing.ignored, *(e.path for e in listing.bad if not e.reason.startswith("this folder"))),
         split=listing.split or ("published by file names" if by_name else ""),
         notes=tuple(listing.notes),
-        companions=tuple(labels),
+        companions=(*labels, *_class_names(entries)),
     )
+
+
+def _class_names(entries: list[Entry]) -> list[File]:
+    """Files of class names that CIFAR's reader takes."""
+    names = ("batches.meta.txt", "fine_label_names.txt") if any(entry.reader == "cifar" for entry in entries) else ()
+    return [found for name in names if (found := entries[0].file.sibling(name))]
 
 
 def _is_sidecar(reader: Reader, file: File) -> bool:
@@ -389,8 +311,16 @@ def _shown(name: str) -> str:
 def _one_kind(path: Path, entries: list[Entry]) -> None:
     kinds = Counter(READERS.get(name).tags.get("kind", name) for name in (entry.reader for entry in entries))
     if len(kinds) > 1:
-        listed = " and ".join(f"{count:,} of kind {kind}" for kind, count in kinds.most_common())
+        listed = " and ".join(f"{count:,} {kind} files" for kind, count in kinds.most_common())
         raise UsageError(f"{path} mixes {listed}; keep one kind in a data set")
+
+
+def _not_sets_in_folders(path: Path, entries: list[Entry]) -> None:
+    """Refuse folders that are data sets of their own: a class folder of arrays has one item a file and no split."""
+    sets = {entry.parts[0] for entry in entries if split_in(entry.file.name)[0] or holds_labels(entry.file.name)}
+    if _all_many(entries) and sets == {entry.parts[0] for entry in entries}:
+        names = natural_order(sets)
+        raise UsageError(f"{path} holds several data sets: {_some(names, 12)}; name one, such as {path / names[0]}")
 
 
 def _flat(path: Path, entries: list[Entry]) -> UsageError:

@@ -5,11 +5,13 @@ may lie: its bytes are compared with what the file really holds before anything 
 """
 
 import re
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from lzma import LZMAError
 from math import prod
 from typing import IO
 
@@ -51,7 +53,7 @@ def reading(file: object) -> Iterator[None]:
         raise ReadError(file, "is cut short: its compressed data end early") from None
     except OSError as error:
         raise ReadError(file, (error.strerror or str(error) or type(error).__name__).lower()) from None
-    except (zlib.error, zipfile.BadZipFile) as error:
+    except (zlib.error, zipfile.BadZipFile, LZMAError, UnicodeDecodeError, struct.error) as error:
         raise ReadError(file, f"its compressed data are damaged ({error})") from None
     except (RuntimeError, NotImplementedError) as error:  # zipfile's words for encryption and unknown compression
         raise ReadError(file, str(error)) from None

@@ -146,7 +146,7 @@ def _named(data: str, pattern: str | None, axes: str | None) -> Source | None:
         return None
     if pattern is not None or axes is not None:
         raise UsageError(f"{data} is a named set, which needs no --{'pattern' if pattern else 'axes'}; leave it out")
-    return SETS.create(data.lower())  # type: ignore[no-any-return]
+    return SETS.create(data.lower())
 
 
 def _unknown(data: str) -> UsageError:

@@ -216,7 +216,7 @@ def _names(values: Labels) -> list[Hashable]:
     distinct = set(_plain(values))
     if all(isinstance(value, str) for value in distinct):
         return list(natural_order(str(value) for value in distinct))
-    return sorted(distinct, key=lambda value: (str(type(value)), value))  # type: ignore[return-value,operator]
+    return sorted(distinct, key=lambda value: (str(type(value)), value))
 
 
 def _plain(values: Labels) -> Iterable[Hashable]:

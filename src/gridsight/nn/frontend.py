@@ -1,12 +1,13 @@
 """The front end: from an item as decoded to what the network sees; part of the model file, so raw items go in anywhere.
 
 scale(x) is (x / full_scale - mean) / std a channel, float32. A sound then goes through a log-mel layer (`nn.logmel`):
-(N, C, samples) -> (N, C, n_mels, frames), so its network is 2-D. Each sound is divided by its own root mean square
-before that layer and brought to mean 0 and deviation 1 after it: how loud a recording is, and the colour that it shares
-over all bands, say nothing about its label. On spoken digits of an unheard speaker this was worth 12 points against the
-statistics of the training data (`docs/defaults.md`).
+(N, C, samples) -> (N, C, n_mels, frames), so its network is 2-D. What lies more than `top_db` below the loudest cell of
+its own item is raised to that level, and each item is brought to mean 0 and deviation 1: how loud a recording is and
+how quiet its silences are say nothing about its label. On spoken digits of speakers never heard this was worth ten
+points against statistics of the training data (`docs/defaults.md`).
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -16,18 +17,21 @@ from torch import Tensor, nn
 
 from gridsight.nn.logmel import LogMel
 
+FLOOR = 1e-10
+"""Least power of the log-mel layer, far below what `top_db` leaves."""
 QUIET = 1e-3
 """Added to deviations, in units of the log-mel, so that silence stays 0 and is not blown up to noise."""
 
 
 @dataclass(frozen=True)
 class MelSettings:
-    """Log-mel of a sound of `rate` samples a second; `window` and `hop` in seconds."""
+    """Log-mel of a sound of `rate` samples a second; `window` and `hop` in seconds, `top_db` in decibels."""
 
     rate: float
     n_mels: int
     window: float
     hop: float
+    top_db: float
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ class FrontEnd(nn.Module):
         self.register_buffer("gain", (1 / (std * settings.full_scale)).float().view(shape), persistent=False)
         self.register_buffer("offset", (-mean / std).float().view(shape), persistent=False)
         mel = settings.mel
-        self.mel = LogMel(mel.rate, window=mel.window, hop=mel.hop, n_mels=mel.n_mels) if mel else None
+        self.mel = LogMel(mel.rate, window=mel.window, hop=mel.hop, n_mels=mel.n_mels, floor=FLOOR) if mel else None
 
     def scale(self, x: Tensor) -> Tensor:
         """x as float32 with mean 0 and deviation 1 a channel; 2-D and 3-D in channels-last memory."""
@@ -86,9 +90,11 @@ class FrontEnd(nn.Module):
         """What follows the signal's own augmentation: the log-mel layer, or nothing."""
         if self.mel is None:
             return x
-        rms = x.square().mean((1, 2), keepdim=True).sqrt()
-        bands = self.mel(x / (rms + 1e-8))
+        assert self.settings.mel is not None
         axes = (1, 2, 3)
+        bands = self.mel(x)
+        lowest = bands.amax(axes, keepdim=True) - self.settings.mel.top_db * math.log(10) / 10
+        bands = bands.maximum(lowest)
         return (bands - bands.mean(axes, keepdim=True)) / (bands.std(axes, keepdim=True) + QUIET)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from gridsight.measure.cost import cost
 from gridsight.models import MODELS, create
 from gridsight.nn.frontend import FrontEnd, FrontEndSettings, MelSettings
 from gridsight.nn.geometry import stage_fields
-from gridsight.train.recipe import Recipe, recipe
+from gridsight.training.recipe import Recipe, recipe
 from gridsight.verbs.train import TrainSettings
 
 STATISTICS = 4096
@@ -145,7 +145,7 @@ def _front_end(recipe: Recipe, data: Cached, train: np.ndarray) -> FrontEndSetti
     if recipe.front_end is None or spec.rate is None:
         return settings
     found = recipe.front_end
-    return replace(settings, mel=MelSettings(spec.rate, found.n_mels, found.window, found.hop))
+    return replace(settings, mel=MelSettings(spec.rate, found.n_mels, found.window, found.hop, found.top_db))
 
 
 def describe_data(spec: DataSpec, split: Split, data: Cached, console: Console) -> None:
@@ -217,7 +217,7 @@ def describe_plan(plan: Plan, data: Cached, n_train: int, console: Console) -> d
 
 def _measured_step(plan: Plan, data: Cached) -> float:
     """Seconds of one step: the median of three after one to warm up, on a copy that is thrown away."""
-    from gridsight.train.optimiser import make_optimiser
+    from gridsight.training.optimiser import make_optimiser
 
     net = copy.deepcopy(plan.network(plan.seed)).train()
     optimiser = make_optimiser(plan.recipe.optimizer, net, lr=0.0, weight_decay=0.0, momentum=plan.recipe.momentum)

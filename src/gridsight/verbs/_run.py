@@ -27,8 +27,8 @@ from gridsight.data.split import Split, folds, split
 from gridsight.measure.calibration import softmax
 from gridsight.nn.frontend import FrontEnd
 from gridsight.tasks.classify import Classify, class_weights
-from gridsight.train.loop import Events, Stopped, Trainer, overfits, predict_logits
-from gridsight.train.snapshot import load_tensors, save_tensors
+from gridsight.training.loop import Events, Stopped, Trainer, overfits, predict_logits
+from gridsight.training.snapshot import load_tensors, save_tensors
 from gridsight.verbs._judge import Judged, fit_calibration, judge, say_result
 from gridsight.verbs._plan import describe_data, describe_plan, make_plan, plain
 from gridsight.verbs.train import TrainSettings

@@ -60,6 +60,8 @@ class Reader:
 def find_reader(file: File) -> tuple[str, Reader] | None:
     """The reader whose `sniff` accepts the file, with its registered name; None when no format is known."""
     head = file.head()
+    if not head:
+        raise ReadError(file, "is empty (0 bytes)")
     suffix_first = sorted(
         READERS.entries(), key=lambda entry: not file.name.lower().endswith(tuple(entry.tags["suffixes"]))
     )

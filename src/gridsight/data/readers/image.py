@@ -8,6 +8,7 @@ picture comes as a viewer shows it. Nothing truncated is read. The array may be 
 """
 
 import io
+import logging
 import struct
 import warnings
 from collections.abc import Callable, Iterator
@@ -41,6 +42,7 @@ ORIENTATION = 0x0112  # EXIF's tag; values 1 to 8
 # What Pillow warns of (metadata it cannot parse, more pixels than its own bound) is no concern of a user: what matters
 # is raised below with the path. A filter for the whole process, because catch_warnings is not safe among threads.
 warnings.filterwarnings("ignore", module=r"PIL\.")
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # nor what it logs, where nobody asked for its log
 
 
 def _format(head: bytes) -> str | None:
