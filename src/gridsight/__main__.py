@@ -34,9 +34,13 @@ def main(words: Sequence[str] | None = None) -> int:
         return _fail(str(error), error.exit_code, as_json)
     except KeyboardInterrupt:
         return _fail("stopped by Ctrl-C", 1, as_json)
+    except MemoryError:
+        return _fail("out of memory; a smaller --batch or --size needs less", 1, as_json)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        return _fail(f"{error.filename or 'file system'}: {error.strerror or error}", 1, as_json)
 
 
 def _run(words: list[str], console: Console) -> int:

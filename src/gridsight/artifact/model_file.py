@@ -117,7 +117,7 @@ def load_model(path: Path) -> Model:
     )
 
 
-def test_vector_error(path: Path) -> float:
+def vector_error(path: Path) -> float:
     """Largest difference between the logits stored in a model file and those computed here."""
     tensors, _ = load_tensors(path)
     test = below("test", tensors)

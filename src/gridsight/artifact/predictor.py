@@ -119,15 +119,17 @@ def read_inputs(inputs: Any, predictor: Predictor) -> Iterator[Sample | ReadErro
 
 def read_path(path: Path, predictor: Predictor) -> Iterator[Sample | ReadError]:
     """Every item of a file, folder or archive; a file of an unknown format gives a `ReadError`."""
-    from gridsight.data.files import walk
+    from gridsight.data.files import exists, walk
     from gridsight.data.readers import find_reader
 
-    if not path.exists():
+    if not exists(path):
         yield ReadError(path, "there is no such file or folder")
         return
     spec = predictor.model.spec
+    empty = True
     try:
         for file in walk(path):
+            empty = False
             try:
                 found = find_reader(file)
                 if found is None:
@@ -138,6 +140,9 @@ def read_path(path: Path, predictor: Predictor) -> Iterator[Sample | ReadError]:
                 yield error if isinstance(error, ReadError) else ReadError(file, str(error))
     except ReadError as error:
         yield error
+    else:
+        if empty:
+            yield ReadError(path, "is a folder without files")
 
 
 def _read_array(array: np.ndarray, predictor: Predictor) -> Iterator[Sample | ReadError]:

@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -104,13 +105,14 @@ def _build(source: Source, folder: Path, console: Console, size: int | None) -> 
     headers, bad = _probe(source, console)
     sound = any(header.rate for header in headers)
     spec = survey(source.name, headers, sound=sound, size=size, axes=source.axes, notes=source.notes)
-    expected = sum(header.count for header in headers) * int(np.prod((spec.channels, *spec.spatial)))
+    count = sum(header.count for header in headers)
+    expected = count * int(np.prod((spec.channels, *spec.spatial)))
     _make_room(folder.parent, expected * np.dtype(spec.dtype).itemsize)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         kept: list[Sample] = []
-        with (temporary / "x.bin").open("wb") as file, console.progress("decoding", len(source.items)) as bar:
-            for done, samples in enumerate(_decoded(source, spec), 1):
+        with (temporary / "x.bin").open("wb") as file, console.progress("decoding", count) as bar:
+            for samples in _decoded(source, spec):
                 for sample in samples:
                     if isinstance(sample, ReadError):
                         bad.append(str(sample))
@@ -119,7 +121,7 @@ def _build(source: Source, folder: Path, console: Console, size: int | None) -> 
                     else:
                         sample.array.tofile(file)
                         kept.append(replace(sample, array=np.empty(0)))
-                bar.update(done)
+                bar.update(len(kept) + len(bad))
         if not kept:
             raise DataError(f"{source.name} has no readable items" + (f"; first: {bad[0]}" if bad else ""))
         meta = {
@@ -159,16 +161,23 @@ def _probe(source: Source, console: Console) -> tuple[list[Header], list[str]]:
 
 
 def _decoded(source: Source, spec: DataSpec) -> Iterator[list[Sample | ReadError]]:
-    def read(item: Item) -> list[Sample | ReadError]:
-        out: list[Sample | ReadError] = []
+    """Conformed samples in order, some at a time; a file of many items is never held whole."""
+
+    def conformed(item: Item) -> Iterator[Sample | ReadError]:
         for sample in decode(source, item):
             try:
-                out.append(sample if isinstance(sample, ReadError) else replace(sample, array=conform(sample, spec)))
+                yield sample if isinstance(sample, ReadError) else replace(sample, array=conform(sample, spec))
             except ReadError as error:
-                out.append(error)
-        return out
+                yield error
 
-    return _in_threads(read, source.items)
+    for many, items in groupby(source.items, _holds_many):
+        if not many:
+            yield from _in_threads(lambda item: list(conformed(item)), list(items))
+            continue
+        for item in items:
+            stream = conformed(item)
+            while part := list(islice(stream, CHUNK)):
+                yield part
 
 
 def _in_threads(work: Callable[[Item], Any], items: Sequence[Item]) -> Iterator[Any]:

@@ -54,7 +54,7 @@ class File:
     @property
     def name(self) -> str:
         """The file's own name, without its folders."""
-        return self.path.name if self.member is None else PurePosixPath(self.member).name
+        return self.path.name if self.member is None else self.member.rpartition("/")[2]
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -134,6 +134,11 @@ class File:
             raise ReadError(self, _why(error)) from None
 
 
+def exists(path: Path) -> bool:
+    """Whether there is something at `path`; names that no file system takes are not there, and no error."""
+    return os.path.exists(path)  # noqa: PTH110 - Path.exists raises on a name that is too long
+
+
 def is_zip(path: Path) -> bool:
     """Whether `path` is a zip archive by suffix and content (an .npz is one too, but is read as arrays)."""
     return path.suffix.lower() == ".zip" and path.is_file() and zipfile.is_zipfile(path)
@@ -196,10 +201,10 @@ def _walk_zip(path: Path, left_out: list[str]) -> Iterator[File]:
     if total > MAX_TOTAL:
         raise ReadError(path, f"unpacks to {total:,} bytes; at most {MAX_TOTAL:,} are read")
     for info in sorted(infos, key=lambda info: info.filename):
-        parts = PurePosixPath(info.filename).parts
         if info.is_dir():
             continue
-        if "__MACOSX" in parts or any(part.startswith(".") for part in parts[-1:]):
+        parts = info.filename.split("/")  # not PurePosixPath, which takes a second for 60,000
+        if "__MACOSX" in parts or parts[-1].startswith("."):
             left_out.append(f"{path}!{info.filename}")
         else:
             yield File(path, info.filename, path)

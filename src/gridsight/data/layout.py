@@ -317,8 +317,10 @@ def _one_kind(path: Path, entries: list[Entry]) -> None:
 
 def _not_sets_in_folders(path: Path, entries: list[Entry]) -> None:
     """Refuse folders that are data sets of their own: a class folder of arrays has one item a file and no split."""
+    if not _all_many(entries):
+        return
     sets = {entry.parts[0] for entry in entries if split_in(entry.file.name)[0] or holds_labels(entry.file.name)}
-    if _all_many(entries) and sets == {entry.parts[0] for entry in entries}:
+    if sets == {entry.parts[0] for entry in entries}:
         names = natural_order(sets)
         raise UsageError(f"{path} holds several data sets: {_some(names, 12)}; name one, such as {path / names[0]}")
 

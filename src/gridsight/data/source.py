@@ -127,7 +127,7 @@ def short_name(path: Path) -> str:
 def _on_disk(data: str) -> Path | None:
     """The path that `data` names: a file, a folder, or the first part of the names of one set's files."""
     path = Path(data).expanduser()
-    if path.exists() or (path.is_symlink() and not path.exists()):
+    if os.path.lexists(path):
         return path
     from gridsight.data.layout import starts_a_set
 

@@ -38,6 +38,8 @@ class Span:
 
     def window(self, kernel: int, stride: int, padding: int, dilation: int) -> "Span":
         """After a convolution or a pool."""
+        if math.isinf(self.left):
+            return Span(jump=self.jump * stride)
         left = self.left - padding * self.jump
         return Span(left, left + self.right - self.left + (kernel - 1) * dilation * self.jump, self.jump * stride)
 

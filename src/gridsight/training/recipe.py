@@ -146,7 +146,8 @@ def _series(length: int, n_train: int) -> Recipe:
     stride = 1
     while length > 256 * stride:
         stride *= 2
-    pools = (1, 2, 2)
+    # short series keep every step (12-channel vowels, 7 to 29 steps: 97.8 %, 96.7 % with pools)
+    pools = (1, 2, 2) if length >= 48 else (1, 1, 1)
     arguments = {
         "widths": (32, 64, 64),
         "kernels": (max(9, 2 * stride + 1), 5, 3),

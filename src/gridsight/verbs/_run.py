@@ -116,6 +116,7 @@ class _Execution:
         counts = {name: tuple(self._counts(index)) for name, index in parts.named()}
         data = self.data = replace(data, spec=replace(data.spec, counts=counts, split=parts.words))
         describe_data(data.spec, parts, data, console)
+        duplicates = self._duplicates(parts)
         self.plan = make_plan(settings, data, parts.train, console)
         self._keep_plan(describe_plan(self.plan, data, len(parts.train), console))
         if settings.check:
@@ -129,7 +130,7 @@ class _Execution:
             calibration = self._calibrate(final, parts)
             answers = self._predict(final, parts.test)
         model = self._model(final, calibration)
-        result = self._judge(answers, calibration, parts, started, self.folder.predictions)
+        result = self._judge(answers, calibration, parts, started, self.folder.predictions) | duplicates
         save_model(self.folder.model, replace(model, metrics=result["metrics"]))
         self.folder.write_json(self.folder.result, result)
         self.folder.resume.unlink(missing_ok=True)
@@ -175,7 +176,35 @@ class _Execution:
         data, settings = self.data, self.settings
         groups = data.groups if data.spec.group else None
         published = data.splits if any(data.splits) and not settings.folds else None
-        return split(data.y, groups, published, settings.seed)
+        return split(self._names(np.arange(len(data))), groups, published, settings.seed)
+
+    def _names(self, index: np.ndarray) -> list[str]:
+        """Class names of the items numbered `index`; the splitter's messages are about names."""
+        return [self.data.spec.classes[k] for k in self.data.y[index]]
+
+    def _duplicates(self, parts: Split) -> dict[str, Any]:
+        """Near-duplicates on both sides of the split: they make the figures too good, so they are counted and named."""
+        from gridsight.data.duplicates import near_duplicates
+
+        if self.settings.folds:
+            return {}
+        where = {int(i): name for name, index in parts.named() for i in index}
+        data, found = self.data, near_duplicates(self.data.x, self.data.spec.rate)
+        across = [(int(a), int(b)) for a, b in found.pairs if where[int(a)] != where[int(b)]]
+        if not found.complete:
+            self.console.say("note     too many items to look for near-duplicates; gridsight check says more")
+        if across:
+            a, b = across[0]
+            self.console.warn(
+                f"{len(across):,} pairs of near-duplicates lie in different parts of the split "
+                f"(first: {data.paths[a]} and {data.paths[b]}); gridsight check {self.settings.data} lists them"
+            )
+        return {
+            "duplicates": [
+                {"a": data.paths[a], "b": data.paths[b], "splits": f"{where[a]} / {where[b]}"} for a, b in across[:100]
+            ],
+            "duplicates_count": len(across),
+        }
 
     def _keep_plan(self, plan: Mapping[str, Any]) -> None:
         """Write plan.json once; a resumed run must find the same data and the same plan."""
@@ -291,7 +320,7 @@ class _Execution:
         index = np.sort(index)
         groups = [self.data.groups[i] for i in index] if self.data.spec.group else None
         found = []
-        for number, (inside, outside) in enumerate(folds(self.data.y[index], groups, k, self.settings.seed), 1):
+        for number, (inside, outside) in enumerate(folds(self._names(index), groups, k, self.settings.seed), 1):
             state = self._fit(f"{name} {number} of {k}", number, index[inside], np.empty(0, np.int64))
             found.append(self._predict(state, index[outside]))
         return _Answers(np.concatenate([part.index for part in found]), np.concatenate([part.logits for part in found]))
@@ -307,7 +336,11 @@ class _Execution:
             if smallest < 3 or work > OUT_OF_FOLD:
                 return Calibration()
             self.console.say("calibration by three folds of the training data")
-            answers = self._out_of_fold(parts.train, 3, "calibration")
+            try:
+                answers = self._out_of_fold(parts.train, 3, "calibration")
+            except DataError as error:
+                self.console.say(f"no calibration: {error}")
+                return Calibration()
         return fit_calibration(answers.logits, self.data.y[answers.index], self.settings.coverage)
 
     def _model(self, state: Mapping[str, torch.Tensor], calibration: Calibration) -> Model:
