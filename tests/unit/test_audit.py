@@ -342,3 +342,15 @@ def test_one_class(tmp_path):
     save(tmp_path / "a" / "1.png", scene(0))
     save(tmp_path / "a" / "2.png", scene(1))
     assert audit(find(str(tmp_path))).stops == ["there is one class only; a classifier needs at least two"]
+
+
+def test_nothing_readable(tmp_path):
+    for label in "ab":
+        (tmp_path / label).mkdir()
+        (tmp_path / label / "1.png").write_text("x")
+    result = check(CheckSettings(str(tmp_path), out=str(tmp_path / "out")))
+    assert (result.n, result.bad, result.problems, result.contact_sheet) == (0, 2, {"unreadable": 2}, None)
+    assert result.stops == (
+        "2 of 2 items cannot be read (more than 1%)",
+        "there is no class; a classifier needs at least two",
+    )

@@ -55,7 +55,7 @@ def test_lenet_by_hand() -> None:
 
 @pytest.mark.parametrize(("name", "ndim"), [("resnet18", 1), ("preact_resnet50", 1), ("resnet110", 1), ("resnet18", 2)])
 def test_analytic_equals_measured_at_full_size(name: str, ndim: int) -> None:
-    net = create(name, ndim=ndim)
+    net = create(name, ndim=ndim, width=4)
     spatial = (1,) * (ndim - 1) + (1100,)
     known = [(f.size[-1], f.jump[-1], f.start[-1]) for f in stage_fields(net, 3, (64,) * ndim)]
     measured = [(f.size[-1], f.jump[-1], f.start[-1]) for f in measured_fields(net, 3, spatial)]

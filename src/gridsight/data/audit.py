@@ -188,7 +188,7 @@ def _describer(source: Source) -> Callable[[Item, list[Sample]], list[Fact]]:
             if comparable and ndim == 1 and not sound and shape[0] != channels:
                 comparable = False  # channels of a series are compared one by one
             grids = signatures(x, grid, rate, lowest) if comparable else None
-            flat = x.reshape(len(x), -1)
+            flat = x.reshape(len(x), int(np.prod(shape)))
             finite = np.isfinite(flat).all(1) if x.dtype.kind == "f" else np.ones(len(x), bool)
             spreads = np.where(finite[:, None], flat, 0).std(1, dtype=np.float64) if flat.shape[1] else np.zeros(len(x))
             for row, i in enumerate(which):
@@ -307,7 +307,8 @@ def _flat(facts: list[Fact]) -> Iterator[Finding]:
         if not fact.finite:
             yield _finding(facts, "not finite", (i,), "holds NaN or infinite values")
         elif fact.spread == 0:
-            yield _finding(facts, "constant", (i,), "all values are equal")
+            text = "all values are equal" if 0 not in fact.shape else "holds no values"
+            yield _finding(facts, "constant", (i,), text)
         elif fact.spread < FLAT * usual:
             text = f"varies by {fact.spread:.3g} (standard deviation) where {usual:.3g} is usual"
             yield _finding(facts, "almost constant", (i,), text)
@@ -333,7 +334,9 @@ def _odd(facts: list[Fact]) -> Iterator[Finding]:
 
 
 def _odd_sizes(facts: list[Fact]) -> Iterator[Finding]:
-    ndim = Counter(len(fact.shape) for fact in facts).most_common(1)[0][0] if facts else 0
+    if not facts:
+        return
+    ndim = Counter(len(fact.shape) for fact in facts).most_common(1)[0][0]
     which = [i for i, fact in enumerate(facts) if len(fact.shape) == ndim]
     shapes = np.array([facts[i].shape[1:] for i in which], float).reshape(len(which), -1)
     counts = Counter(facts[i].shape[1:] for i in which)

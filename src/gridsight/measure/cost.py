@@ -19,6 +19,8 @@ from torch.utils.flop_counter import flop_registry
 from gridsight.nn.geometry import Field, Tracer, meta_copy
 from gridsight.nn.net import Net
 
+aten = torch.ops.aten
+
 
 @dataclass(eq=False)
 class Layer:
@@ -118,8 +120,8 @@ def _record_stages(net: Net, tracer: Tracer) -> list[Field]:
     return fields
 
 
-# memory that an operation asks for and that the next one fills
-_MEMORY = {torch.ops.aten.empty, torch.ops.aten.new_empty, torch.ops.aten.empty_like}
+# a view in all but name, and memory that the next operation fills
+_FREE = {aten._unsafe_view, aten.empty, aten.new_empty, aten.empty_like}
 
 
 class _Counter(TorchDispatchMode):
@@ -154,10 +156,8 @@ class _Counter(TorchDispatchMode):
         result = func(*args, **kwargs)
         layer, op = self.stack[-1], func.overloadpacket
         layer.ran = True
-        if any(out.alias_info for out in func._schema.returns):
-            return result  # a view, or a result written into its own input
-        if op in _MEMORY:
-            return result
+        if op in _FREE or any(out.alias_info for out in func._schema.returns):
+            return result  # the aliases are views and results written into their own input
         if op in flop_registry:
             layer.macs += flop_registry[op](*args, **kwargs, out_val=result) // 2
         else:

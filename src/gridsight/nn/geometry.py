@@ -131,10 +131,14 @@ class Tracer(TorchDispatchMode):
             for axis in given["dim"]:
                 old[axis] = old[axis] and EVERYTHING
             return tuple(old if given["keepdim"] else everything)
-        if op == aten.view:
+        if op in (aten.view, aten._unsafe_view):
             return tuple(_regroup(old, sources[0].shape, out.shape) or everything)
         if op == aten.permute:
             return tuple(old[axis] for axis in given["dims"])
+        if op == aten.transpose:
+            first, second = given["dim0"], given["dim1"]
+            old[first], old[second] = old[second], old[first]
+            return tuple(old)
         if op == aten.unsqueeze:
             old.insert(given["dim"] % out.dim(), None)
             return tuple(old)

@@ -21,6 +21,8 @@ def inflate(source: Net, target: Net) -> Net:
     """`target` with the weights of `source`, the same network with one axis less; the new axis is the first."""
 
     def widen(weight: Tensor, like: Tensor) -> Tensor:
+        if weight.shape != like[:, :, 0].shape:
+            return weight  # refused below; assigning would repeat a kernel of one tap
         wide = torch.zeros_like(like)
         wide[:, :, like.shape[2] // 2] = weight.to(like)
         return wide
@@ -60,7 +62,7 @@ def _carry(
         weight = old[key]
         if weight.dim() != like.dim():
             weight = kernel(weight, like)
-        elif weight.dim() == 2 and weight.shape != like.shape:
+        elif weight.dim() == 2 and len(weight) == len(like) and weight.shape != like.shape:
             weight = head(weight, like, _last_channels(source))
         if weight.shape != like.shape:
             raise UsageError(f"{key}: {tuple(old[key].shape)} does not become {tuple(like.shape)}")

@@ -93,14 +93,14 @@ def check(settings: CheckSettings, console: Console | None = None) -> CheckResul
     )
     if settings.out is not None:
         _write_json(Path(settings.out), result)
-    _say(console, source, found, settings.out)
+    _say(console, source, found, settings.out, sheet)
     for finding in result.findings:
         console.emit(finding)
     console.emit(result.summary())
     return result
 
 
-def _say(console: Console, source: "Source", found: "Audit", out: str | None) -> None:
+def _say(console: Console, source: "Source", found: "Audit", out: str | None, sheet: Path | None) -> None:
     classes = found.classes
     console.say(f"{source.name}: {len(found.facts):,} items in {len(classes):,} classes ({_counts(classes)})")
     if found.splits:
@@ -123,7 +123,7 @@ def _say(console: Console, source: "Source", found: "Audit", out: str | None) ->
             console.say(f"  and {len(some) - SHOWN:,} more")
     console.say()
     if out is not None:
-        console.say(f"all of it: {Path(out) / 'check.json'}; pictures: {Path(out) / 'contact.png'}")
+        console.say(f"all of it: {Path(out) / 'check.json'}" + (f"; pictures: {sheet}" if sheet is not None else ""))
     for stop in found.stops:
         console.say(f"do not train on this as it is: {stop}")
 
@@ -183,5 +183,5 @@ def _write_sheet(out: Path, source: "Source", found: "Audit") -> Path | None:
 def _caption(found: "Audit", number: int) -> str:
     fact = found.facts[number]
     said: Sequence[str] = [word for word in (fact.label, fact.split, fact.group) if word]
-    name = fact.path.replace("\\", "/").rpartition("/")[2]
+    name = fact.path.replace("!", "/").rpartition("/")[2]
     return (name if len(name) <= 26 else f"...{name[-23:]}") + "\n" + ", ".join(said)

@@ -13,8 +13,9 @@ from gridsight.verbs import VERBS
 class ReportSettings:
     """Write one HTML page about a run: result, data, curves, confusion, calibration, worst mistakes, how it was made.
 
-    gridsight report runs/digits-1
-    gridsight report runs/digits-1 --out digits.html
+    examples:
+      gridsight report runs/digits-1
+      gridsight report runs/digits-1 --out digits.html
     """
 
     run: str = argument("a run folder")
