@@ -8,7 +8,6 @@ TORCH_INDEX ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -c constraints.txt
-export OMP_WAIT_POLICY = PASSIVE
 
 .PHONY: demo test test-all check bench docs clean
 
@@ -16,22 +15,22 @@ demo: $(VENV)/.installed
 	$(BIN)/gridsight train digits
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest
 
 test-all: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m "slow or not slow" --timeout 3600 --durations 15
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -m "slow or not slow" --timeout 3600 --durations 15
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -x
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -x
 
 bench: $(VENV)/.installed-dev
 	for file in benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
 
 docs: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest tests/docs
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest tests/docs
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Gridsight needs Python 3.11 or newer; make PYTHON=...")'

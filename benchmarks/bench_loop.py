@@ -8,7 +8,7 @@ and the ratio of each pair counts. Bar: the median ratio is at most 1.03.
 
 import os
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the command line does
 
 import statistics
 import sys
@@ -26,7 +26,7 @@ from gridsight.models import create
 from gridsight.nn.frontend import FrontEnd, FrontEndSettings
 from gridsight.tasks.classify import Classify
 
-BATCH, STEPS, ROUNDS = 256, 60, 9
+BATCH, STEPS, ROUNDS = 256, 20, 31
 ARGUMENTS = {"widths": (16, 32, 64, 64), "strides": (2, 1, 1, 1), "pools": (1, 2, 2, 1), "blocks": 0, "grid": 3}
 
 

@@ -69,6 +69,10 @@ def test_shared_parameters_count_once_and_their_work_twice() -> None:
     layer = nn.Linear(5, 5)
     total = cost(nn.Sequential(layer, nn.ReLU(), layer), (5,))
     assert (total.parameters, total.macs) == (30, 50)
+    tied = nn.Linear(5, 5)
+    tied.weight = layer.weight
+    total = cost(nn.Sequential(layer, tied), (5,))
+    assert [row.parameters for row in total.layers] == [30, 5] and total.parameters == 35
 
 
 def test_half_precision_halves_the_memory() -> None:

@@ -168,9 +168,6 @@ def describe_data(spec: DataSpec, split: Split, data: Cached, console: Console) 
         )
     console.say("split    " + ", ".join(f"{name} {len(index):,}" for name, index in split.named()))
     console.say(f"         {split.words}")
-    unused = [name for name in spec.fields if name != spec.group and name != "index"]
-    if spec.group is None and unused:
-        console.say(f"         columns {', '.join(unused)} exist and are not used; --group NAME keeps one whole")
     for note in spec.notes:
         console.say(f"note     {note}")
 
@@ -216,7 +213,7 @@ def describe_plan(plan: Plan, data: Cached, n_train: int, console: Console) -> d
 
 
 def _measured_step(plan: Plan, data: Cached) -> float:
-    """Seconds of one step: the median of three after one to warm up, on a copy that is thrown away."""
+    """Seconds of one step: the best of five after one to warm up, on a copy that is thrown away."""
     from gridsight.training.optimiser import make_optimiser
 
     net = copy.deepcopy(plan.network(plan.seed)).train()
@@ -224,7 +221,7 @@ def _measured_step(plan: Plan, data: Cached) -> float:
     front = FrontEnd(plan.front, data.spec.ndim)
     rows = np.arange(min(plan.recipe.batch, len(data)))
     taken = []
-    for _ in range(4):
+    for _ in range(6):
         start = time.perf_counter()
         x = front(torch.from_numpy(np.array(data.x[rows])))
         loss = nn.functional.cross_entropy(net(x), torch.from_numpy(data.y[rows]))
@@ -232,7 +229,7 @@ def _measured_step(plan: Plan, data: Cached) -> float:
         loss.backward()
         optimiser.step()
         taken.append(time.perf_counter() - start)
-    return sorted(taken[1:])[1]
+    return min(taken[1:])
 
 
 def _duration(seconds: float) -> str:

@@ -106,6 +106,26 @@ def test_pre_activation_order() -> None:
     assert isinstance(net.layer1[0].bn1, nn.Identity)
 
 
+@pytest.mark.parametrize("shortcut", ["project", "pad"])
+def test_a_projecting_shortcut_reads_the_activated_tensor(shortcut: str) -> None:
+    block = create("preact_resnet20", shortcut=shortcut).double().train().layer2[0]
+    x = noise(2, 16, 8, 8)
+    activated = block.bn1(x).relu()
+    residual = block.conv2(block.bn2(block.conv1(activated)).relu())
+    if shortcut == "pad":
+        shorted = torch.cat([torch.zeros(2, 8, 4, 4), activated[:, :, ::2, ::2], torch.zeros(2, 8, 4, 4)], 1)
+    else:
+        shorted = torch.nn.functional.conv2d(activated, block.downsample.weight, stride=2)
+    torch.testing.assert_close(block(x), shorted + residual)
+
+
+@pytest.mark.parametrize("name", ["simple_cnn", "lenet5", "resnet18", "gridnet"])
+def test_a_kernel_reaches_every_convolution(name: str) -> None:
+    kernel = {"simple_cnn": "kernel", "lenet5": "kernel"}.get(name, "kernels")
+    net = create(name, **{kernel: 7})
+    assert {m.kernel_size for m in net.modules() if isinstance(m, nn.Conv2d)} - {(1, 1)} == {(7, 7)}
+
+
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnet20", "preact_resnet18"])
 def test_2d_on_one_column_is_1d(name: str) -> None:
     torch.manual_seed(0)
