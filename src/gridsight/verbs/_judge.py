@@ -120,6 +120,8 @@ def say_result(result: Mapping[str, Any], spec: DataSpec, run: Path | None, cons
     for line in result["confused"][:3]:
         console.say(f"{'':<18} {line}")
     console.say(f"{'measured on':<18} {result['split']}; reading {result['test_reads']} of this test data")
+    if result.get("training_seconds"):
+        console.say(f"{'time':<18} {result['training_seconds']:.1f} s of training, {result['seconds']:.1f} s in all")
     if result["skipped"]:
         console.say(f"{'skipped':<18} {result['skipped']:,} items that could not be read")
     if run is not None:

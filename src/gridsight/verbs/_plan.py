@@ -181,8 +181,7 @@ def describe_plan(plan: Plan, data: Cached, n_train: int, console: Console) -> d
     field = stage_fields(net, plan.in_channels, plan.spatial)[-1].size
     steps = recipe.epochs * max(1, -(-n_train // recipe.batch))
     seconds = _measured_step(plan, data) * steps
-    # weights, gradient, moment and average; activations are kept once for the backward pass and once in gradients
-    memory = 4 * found.parameters * 4 + 2 * found.activation_bytes * recipe.batch
+    memory = _peak_memory()
     seen, size = "x".join("all" if f is None else str(f) for f in field), "x".join(map(str, plan.spatial))
     console.say(
         f"model    {recipe.model}: {found.parameters:,} parameters, {found.macs / 1e6:,.1f} M MACs an item, "
@@ -194,7 +193,7 @@ def describe_plan(plan: Plan, data: Cached, n_train: int, console: Console) -> d
         f"items in batches of {recipe.batch}; augmentation: {augment}"
     )
     console.say("         decay on convolution and linear weights only, not on norms and biases")
-    console.say(f"expect   about {_duration(seconds)} of training and {memory / 1e6:,.0f} MB")
+    console.say(f"expect   about {_duration(seconds)} of training, and {memory / 1e6:,.0f} MB of memory at the peak")
     return {
         "model": recipe.model,
         "arguments": arguments(recipe, plan.spatial),
@@ -210,6 +209,15 @@ def describe_plan(plan: Plan, data: Cached, n_train: int, console: Console) -> d
         "seconds_expected": seconds,
         "memory_expected": memory,
     }
+
+
+def _peak_memory() -> int:
+    """Bytes that this process has held at most: after the trial steps, what training will hold at most."""
+    import resource
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _measured_step(plan: Plan, data: Cached) -> float:

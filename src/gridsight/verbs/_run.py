@@ -105,6 +105,7 @@ class _Execution:
 
     def __init__(self, folder: RunFolder, settings: TrainSettings, source: Source, console: Console) -> None:
         self.folder, self.settings, self.console = folder, settings, console
+        self.training_seconds = 0.0
         self.device = pick_device(settings.device)
         self.data = cached(source, console, size=settings.size, verify=settings.verify)
         self._refuse_bad()
@@ -289,7 +290,9 @@ class _Execution:
             done.parent.mkdir(exist_ok=True)
             if not self.folder.resume.exists():
                 self._forget_rows(phase)
-            state = self._trainer(phase, seed, train, val, self.folder.resume).fit()
+            trainer, started = self._trainer(phase, seed, train, val, self.folder.resume), time.monotonic()
+            state = trainer.fit()
+            self.training_seconds += time.monotonic() - started
             save_tensors(done, state, {"phase": phase})
         return load_tensors(done)[0]
 
@@ -380,6 +383,7 @@ class _Execution:
             "run": str(self.folder.path),
             "model": str(self.folder.model),
             "seconds": round(time.monotonic() - started, 2),
+            "training_seconds": round(self.training_seconds, 2),
             "split": how if self.settings.folds else parts.words,
             "test_reads": int(before.get("test_reads", 0)) + 1,
         }
