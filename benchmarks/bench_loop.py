@@ -17,14 +17,14 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from gridsight.training.loop import Trainer
-from gridsight.training.recipe import Recipe
 from torch.nn import functional as F
 
 from gridsight.data.loader import Batch, Loader
 from gridsight.models import create
 from gridsight.nn.frontend import FrontEnd, FrontEndSettings
 from gridsight.tasks.classify import Classify
+from gridsight.training.loop import Trainer
+from gridsight.training.recipe import Recipe
 
 BATCH, STEPS, ROUNDS = 256, 20, 31
 ARGUMENTS = {"widths": (16, 32, 64, 64), "strides": (2, 1, 1, 1), "pools": (1, 2, 2, 1), "blocks": 0, "grid": 3}

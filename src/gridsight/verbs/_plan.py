@@ -1,6 +1,7 @@
 """The plan of a run: DataSpec, settings and defaults in; network, recipe, cost and words for people out."""
 
 import copy
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -23,6 +24,8 @@ from gridsight.nn.geometry import stage_fields
 from gridsight.training.recipe import Recipe, recipe
 from gridsight.verbs.train import TrainSettings
 
+SMALL_STEP = 300_000_000
+"""Multiply-accumulates of a forward pass of one batch below which one thread is used."""
 STATISTICS = 4096
 """Items that mean and deviation are measured on, evenly spread over the training data."""
 
@@ -179,6 +182,7 @@ def describe_plan(plan: Plan, data: Cached, n_train: int, console: Console) -> d
     shape = (plan.in_channels, *plan.spatial)
     found = cost(net, shape)
     field = stage_fields(net, plan.in_channels, plan.spatial)[-1].size
+    threads = use_threads(found.macs * recipe.batch)
     steps = recipe.epochs * max(1, -(-n_train // recipe.batch))
     seconds = _measured_step(plan, data) * steps
     memory = _peak_memory()
@@ -204,11 +208,23 @@ def describe_plan(plan: Plan, data: Cached, n_train: int, console: Console) -> d
         "front": plan.front.to_dict(),
         "epochs": recipe.epochs,
         "steps": steps,
+        "threads": threads,
         "spec": data.spec.to_dict(),
         "fingerprint": data.fingerprint,
         "seconds_expected": seconds,
         "memory_expected": memory,
     }
+
+
+def use_threads(macs: int) -> int:
+    """Set and return PyTorch's threads for steps of so many multiply-accumulates on the CPU.
+
+    A small step gains little from a second thread (8 ms against 8 to 10 ms for the digits) and loses much where another
+    process wants the core: 400 s instead of 15 s for GunPoint (`LAB.md`). OMP_NUM_THREADS, where set, decides.
+    """
+    if "OMP_NUM_THREADS" not in os.environ and macs < SMALL_STEP:
+        torch.set_num_threads(1)
+    return torch.get_num_threads()
 
 
 def _peak_memory() -> int:

@@ -28,6 +28,7 @@ from gridsight.measure.calibration import softmax
 from gridsight.nn.frontend import FrontEnd
 from gridsight.tasks.classify import Classify, class_weights
 from gridsight.training.loop import Events, Stopped, Trainer, overfits, predict_logits
+from gridsight.training.recipe import Recipe
 from gridsight.training.snapshot import load_tensors, save_tensors
 from gridsight.verbs._judge import Judged, fit_calibration, judge, say_result
 from gridsight.verbs._plan import describe_data, describe_plan, make_plan, plain
@@ -37,8 +38,10 @@ BAD_SHARE = 0.01
 """More unreadable items than this share stop a run unless the user accepts them."""
 IN_MEMORY = 1 << 30
 """Decoded data above this many bytes are read ahead by threads; below, reading them costs nothing."""
-OUT_OF_FOLD = 2e13
-"""Multiply-accumulates that calibrating a small data set by short folds may cost: about ten minutes of two cores."""
+OUT_OF_FOLD = 2e12
+"""Multiply-accumulates that calibrating a small data set by short folds may cost: about a minute of two cores."""
+SHORT = 3
+"""The runs of those folds have so many times fewer epochs."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -234,11 +237,20 @@ class _Execution:
             )
         self.console.say(f"check    one batch learned by heart ({share:.0%})")
 
-    def _trainer(self, phase: str, seed: int, train: np.ndarray, val: np.ndarray, snapshot: Path | None) -> Trainer:
+    def _trainer(
+        self,
+        phase: str,
+        seed: int,
+        train: np.ndarray,
+        val: np.ndarray,
+        snapshot: Path | None,
+        recipe: Recipe | None = None,
+    ) -> Trainer:
         plan, data, settings = self.plan, self.data, self.settings
+        recipe = recipe or plan.recipe
         task = Classify(
             data.spec.classes,
-            label_smoothing=plan.recipe.label_smoothing,
+            label_smoothing=recipe.label_smoothing,
             weights=class_weights(self._counts(train)) if settings.class_weights else (),
         )
         workers = settings.workers
@@ -249,8 +261,8 @@ class _Execution:
             plan.network(own),
             FrontEnd(plan.front, data.spec.ndim),
             task,
-            plan.recipe,
-            Loader(data.x, data.y, train, plan.recipe.batch, workers),
+            recipe,
+            Loader(data.x, data.y, train, recipe.batch, workers),
             Loader(data.x, data.y, val, 256, workers) if len(val) else None,
             seed=own,
             device=self.device,
@@ -283,14 +295,17 @@ class _Execution:
         else:
             self.console.say(row["text"])
 
-    def _fit(self, phase: str, seed: int, train: np.ndarray, val: np.ndarray) -> Mapping[str, torch.Tensor]:
+    def _fit(
+        self, phase: str, seed: int, train: np.ndarray, val: np.ndarray, recipe: Recipe | None = None
+    ) -> Mapping[str, torch.Tensor]:
         """The chosen state of one network, from its file if the phase has ended before."""
         done = self.folder.path / "phases" / f"{phase.replace(' ', '-')}.safetensors"
         if not done.exists():
             done.parent.mkdir(exist_ok=True)
             if not self.folder.resume.exists():
                 self._forget_rows(phase)
-            trainer, started = self._trainer(phase, seed, train, val, self.folder.resume), time.monotonic()
+            trainer = self._trainer(phase, seed, train, val, self.folder.resume, recipe)
+            started = time.monotonic()
             state = trainer.fit()
             self.training_seconds += time.monotonic() - started
             save_tensors(done, state, {"phase": phase})
@@ -319,12 +334,12 @@ class _Execution:
         answers = self._out_of_fold(everything, self.settings.folds, "fold")
         return answers, fit_calibration(answers.logits, data.y[answers.index], self.settings.coverage)
 
-    def _out_of_fold(self, index: np.ndarray, k: int, name: str) -> "_Answers":
+    def _out_of_fold(self, index: np.ndarray, k: int, name: str, recipe: Recipe | None = None) -> "_Answers":
         index = np.sort(index)
         groups = [self.data.groups[i] for i in index] if self.data.spec.group else None
         found = []
         for number, (inside, outside) in enumerate(folds(self._names(index), groups, k, self.settings.seed), 1):
-            state = self._fit(f"{name} {number} of {k}", number, index[inside], np.empty(0, np.int64))
+            state = self._fit(f"{name} {number} of {k}", number, index[inside], np.empty(0, np.int64), recipe)
             found.append(self._predict(state, index[outside]))
         return _Answers(np.concatenate([part.index for part in found]), np.concatenate([part.logits for part in found]))
 
@@ -335,12 +350,14 @@ class _Execution:
         else:
             smallest = min(self._counts(parts.train))
             plan = self.folder.read_json(self.folder.plan)
-            work = 3 * 3 * plan["macs"] * len(parts.train) * self.plan.recipe.epochs
+            short = replace(self.plan.recipe, epochs=max(1, self.plan.recipe.epochs // SHORT))
+            # three folds of two thirds of the items, forward and twice backward
+            work = 3 * 2 / 3 * 3 * plan["macs"] * len(parts.train) * short.epochs
             if smallest < 3 or work > OUT_OF_FOLD:
                 return Calibration()
-            self.console.say("calibration by three folds of the training data")
+            self.console.say("calibration by three short folds of the training data")
             try:
-                answers = self._out_of_fold(parts.train, 3, "calibration")
+                answers = self._out_of_fold(parts.train, 3, "calibration", short)
             except DataError as error:
                 self.console.say(f"no calibration: {error}")
                 return Calibration()
