@@ -38,6 +38,11 @@ def main(words: Sequence[str] | None = None) -> int:
         return _fail("stopped by Ctrl-C", 1, as_json)
     except MemoryError:
         return _fail("out of memory; a smaller --batch or --size needs less", 1, as_json)
+    except RuntimeError as error:
+        # PyTorch's word for memory that it did not get
+        if "alloc" not in str(error) and "out of memory" not in str(error):
+            raise
+        return _fail("out of memory; a smaller --batch or --size needs less", 1, as_json)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

@@ -93,6 +93,14 @@ def load_model(path: Path) -> Model:
     if metadata.get("format") != FORMAT:
         found = metadata.get("format", "none (is it a resume file?)")
         raise UsageError(f"{path} has model format {found}; this gridsight reads {FORMAT}")
+    try:
+        return _rebuild(tensors, metadata)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UsageError(f"{path} is damaged or was written by another version of gridsight ({first})") from None
+
+
+def _rebuild(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> Model:
     spec = DataSpec.from_dict(metadata["spec"])
     net = create(
         metadata["architecture"],

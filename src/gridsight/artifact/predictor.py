@@ -67,7 +67,7 @@ class Predictor:
                     waiting.append({"path": error.path, "error": error.reason})
             else:
                 waiting.append({"path": sample.path, "error": sample.reason})
-            if len(arrays) == BATCH:
+            if len(waiting) >= BATCH:
                 yield from self._answer(waiting, arrays, threshold)
                 waiting, arrays = [], []
         yield from self._answer(waiting, arrays, threshold)
@@ -135,7 +135,7 @@ def read_path(path: Path, predictor: Predictor) -> Iterator[Sample | ReadError]:
                 if found is None:
                     yield ReadError(file, "is of no known format")
                     continue
-                yield from found[1].read_as(file, spec.ndim, spec.channels)
+                yield from found[1].read_as(file, spec.ndim, spec.channels, spec.axes)
             except GridsightError as error:
                 yield error if isinstance(error, ReadError) else ReadError(file, str(error))
     except ReadError as error:
@@ -147,16 +147,18 @@ def read_path(path: Path, predictor: Predictor) -> Iterator[Sample | ReadError]:
 
 def _read_array(array: np.ndarray, predictor: Predictor) -> Iterator[Sample | ReadError]:
     """One item or a stack of them, as the model's axes and channels say."""
-    from gridsight.data.axes import channels_first, match_axes
+    from gridsight.data import rows
+    from gridsight.data.axes import match_axes, stack_axes
 
     spec = predictor.model.spec
-    axes = match_axes(array.shape, array.dtype, spec.ndim, spec.channels)
+    axes = spec.axes or match_axes(array.shape, array.dtype, spec.ndim, spec.channels)
     if axes is None:
         raise UsageError(
             f"an array of shape {array.shape} is neither one item nor a stack of items with {spec.ndim} axes and "
             f"{spec.channels} channels"
         )
-    stack = array if axes.startswith("N") else array[None]
-    for number, item in enumerate(stack):
-        values = item if item.dtype.name in ("uint8", "uint16", "int16") else item.astype(np.float32)
-        yield Sample(channels_first(values, axes.removeprefix("N")), f"array[{number}]")
+    many, letters = stack_axes(axes, array.shape, array.dtype)
+    stack = array if many else array[None]
+    layout = rows.Layout(stack.shape, stack.dtype)
+    rows.check_layout("array", layout)
+    yield from rows.samples("array", [stack], letters, rows.target_dtype(layout, lambda: [stack]), None, None)

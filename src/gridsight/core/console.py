@@ -4,6 +4,7 @@ A closed pipe ends the printing, never the work: `gridsight train digits | head 
 Progress goes to standard error, a bar on a terminal and one line a step elsewhere.
 """
 
+import contextlib
 import json
 import math
 import os
@@ -55,7 +56,8 @@ class Console:
 
     def _record(self, text: str) -> None:
         if self.log is not None:
-            with self.log.open("a", encoding="utf-8", errors="backslashreplace") as file:
+            # a full disk must not end a run for a line of its log
+            with contextlib.suppress(OSError), self.log.open("a", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(text + "\n")
 
     @contextmanager

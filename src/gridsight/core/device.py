@@ -26,7 +26,7 @@ def pick_device(name: str = "auto") -> "torch.device":
     return device
 
 
-def environment() -> dict[str, Any]:
+def environment(device: "torch.device") -> dict[str, Any]:
     """Versions, threads and processor: what exact resume depends on, and what a figure in seconds means."""
     import numpy as np
     import torch
@@ -40,7 +40,7 @@ def environment() -> dict[str, Any]:
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "device": str(pick_device()),
+        "device": str(device),
         "command": " ".join(sys.argv),
     }
 

@@ -87,6 +87,8 @@ class Registry:
 
     def require(self, name: str) -> None:
         """Refuse an unknown name without importing the package's files (no torch): names come from the source."""
+        if entry_points(group=self.package):
+            self._load()  # what third parties register is known only when they have
         known = set(self._entries) if self._loaded else self.names_in_source()
         if name not in known:
             raise self._unknown(name, known)
@@ -107,8 +109,6 @@ class Registry:
                 if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "register":
                     first = node.args[0]
                     names |= _literal_names(tables.get(first.id, first) if isinstance(first, ast.Name) else first)
-        for point in entry_points(group=self.package):
-            names.add(point.name)
         return names
 
     def _unknown(self, name: str, known: Iterable[str]) -> UsageError:

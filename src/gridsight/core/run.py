@@ -98,6 +98,11 @@ class RunFolder:
                 raise UsageError(f"{self.path} is being trained by another process") from None
             yield
 
+    def sweep(self) -> None:
+        """Remove the temporary files that killed processes left; the caller holds the lock."""
+        for path in self.path.glob(".*.tmp"):
+            path.unlink(missing_ok=True)
+
     def write_json(self, path: Path, value: Any) -> None:
         """A small JSON file of the run, readable by people."""
         atomic_write(path, dumps(value, indent=1) + "\n")

@@ -1,4 +1,4 @@
-"""The cache: every item decoded once, brought to the DataSpec's form and kept in a memory-mapped file.
+"""The cache: every item decoded, brought to the DataSpec's form and kept in a memory-mapped file.
 
 key = source fingerprint (readers, their versions, every file's path, size, mtime_ns and ends) and decode settings.
 A cache is built under a temporary name, locked against a second builder, renamed, and never edited in place. The
@@ -8,6 +8,7 @@ Nothing is dropped in silence: an item that cannot be read is kept in `bad` with
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -25,6 +26,7 @@ import numpy as np
 from gridsight.core import seed as hashing
 from gridsight.core.console import Console
 from gridsight.core.errors import DataError, ReadError
+from gridsight.core.run import atomic_write
 from gridsight.data.conform import conform
 from gridsight.data.names import natural_order
 from gridsight.data.sample import Header, Sample
@@ -32,14 +34,17 @@ from gridsight.data.source import Item, Source
 from gridsight.data.spec import DataSpec
 from gridsight.data.survey import survey
 
-VERSION = 1
+VERSION = 2
 LIMIT = 20 << 30
 CHUNK = 512
 
 
 @dataclass(frozen=True, eq=False)
 class Cached:
-    """`x` (n, channels, *spatial) memory-mapped, `y` (n,) class indices, what each item is, and what failed."""
+    """`x` (n, channels, *spatial) memory-mapped, `y` (n,) class indices, what each item is, and what failed.
+
+    `fingerprint` is of the decoded items and their labels, wherever their files lie.
+    """
 
     spec: DataSpec
     x: np.ndarray
@@ -64,15 +69,18 @@ def cache_folder() -> Path:
 
 def cached(source: Source, console: Console, *, size: int | None = None, verify: bool = False) -> Cached:
     """The decoded items of a source, from the cache or built into it now."""
-    fingerprint = f"{hashing.key(source.fingerprint(verify), str(source.group), str(size), VERSION):016x}"
-    folder = cache_folder() / "items" / fingerprint
+    key = f"{hashing.key(source.fingerprint(verify), str(source.group), str(size), VERSION):016x}"
+    folder = cache_folder() / "items" / key
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with _lock(folder.with_suffix(".lock")):
-            if not (folder / "meta.json").exists():
+            if not _complete(folder):
                 _build(source, folder, console, size)
-        (folder / "meta.json").touch()
-        return _open(folder, fingerprint)
+            (folder / "meta.json").touch()
+            found = _open(folder)
+        # what the source says now, not when the items were decoded: its name, and files that it could not use
+        spec = replace(found.spec, name=source.name, notes=tuple(source.notes), split=source.split)
+        return replace(found, spec=spec, bad=[*map(str, source.bad), *found.bad])
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise DataError(f"the disk of the cache {cache_folder()} is full; set GRIDSIGHT_CACHE to another") from None
@@ -102,7 +110,9 @@ def _holds_many(item: Item) -> bool:
 
 
 def _build(source: Source, folder: Path, console: Console, size: int | None) -> None:
-    headers, bad = _probe(source, console)
+    for left in folder.parent.glob(f".{folder.name}.*"):
+        shutil.rmtree(left)  # of a process that was killed; the lock is ours
+    headers, bad = _probe(source, console), list[str]()
     sound = any(header.rate for header in headers)
     spec = survey(source.name, headers, sound=sound, size=size, axes=source.axes, notes=source.notes)
     count = sum(header.count for header in headers)
@@ -112,6 +122,7 @@ def _build(source: Source, folder: Path, console: Console, size: int | None) -> 
     try:
         kept: list[Sample] = []
         with (temporary / "x.bin").open("wb") as file, console.progress("decoding", count) as bar:
+            digest = hashlib.blake2b(digest_size=16)
             for samples in _decoded(source, spec):
                 for sample in samples:
                     if isinstance(sample, ReadError):
@@ -119,12 +130,17 @@ def _build(source: Source, folder: Path, console: Console, size: int | None) -> 
                     elif sample.label is None:
                         bad.append(f"{sample.path}: has no label")
                     else:
-                        sample.array.tofile(file)
+                        values = sample.array.tobytes()
+                        digest.update(values)
+                        file.write(values)
                         kept.append(replace(sample, array=np.empty(0)))
                 bar.update(len(kept) + len(bad))
+            file.flush()
+            os.fsync(file.fileno())
         if not kept:
-            raise DataError(f"{source.name} has no readable items" + (f"; first: {bad[0]}" if bad else ""))
-        meta = {
+            first = next(iter([*bad, *map(str, source.bad)]), None)
+            raise DataError(f"{source.name} has no readable items" + (f"; first: {first}" if first else ""))
+        meta: dict[str, Any] = {
             "spec": _with_classes(spec, kept, source).to_dict(),
             "labels": [sample.label for sample in kept],
             "paths": [sample.path for sample in kept],
@@ -132,15 +148,18 @@ def _build(source: Source, folder: Path, console: Console, size: int | None) -> 
             "groups": [sample.group for sample in kept],
             "bad": bad,
         }
-        (temporary / "meta.json").write_text(json.dumps(meta, ensure_ascii=False), encoding="utf-8")
+        said = [meta["labels"], meta["splits"], meta["groups"], meta["spec"]["channels"], meta["spec"]["spatial"]]
+        digest.update(json.dumps(said).encode())
+        meta["content"] = digest.hexdigest()
+        atomic_write(temporary / "meta.json", json.dumps(meta))
+        shutil.rmtree(folder, ignore_errors=True)
         temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _probe(source: Source, console: Console) -> tuple[list[Header], list[str]]:
-    """Headers of all items, each distinct one once with its count, and what the source could not use."""
-    bad = [str(error) for error in source.bad]
+def _probe(source: Source, console: Console) -> list[Header]:
+    """Headers of all items, each distinct one once with its count."""
 
     def probe(item: Item) -> Counter[Header]:
         try:
@@ -157,7 +176,7 @@ def _probe(source: Source, console: Console) -> tuple[list[Header], list[str]]:
         for done, found in enumerate(_in_threads(probe, source.items), 1):
             counted += found
             bar.update(done)
-    return [replace(header, count=count) for header, count in counted.items()], bad
+    return [replace(header, count=count) for header, count in counted.items()]
 
 
 def _decoded(source: Source, spec: DataSpec) -> Iterator[list[Sample | ReadError]]:
@@ -172,7 +191,9 @@ def _decoded(source: Source, spec: DataSpec) -> Iterator[list[Sample | ReadError
 
     for many, items in groupby(source.items, _holds_many):
         if not many:
-            yield from _in_threads(lambda item: list(conformed(item)), list(items))
+            # a chunk waits in memory until it is written: some hundred items, or some hundred megabytes
+            size = int(np.prod((spec.channels, *spec.spatial))) * np.dtype(spec.dtype).itemsize
+            yield from _in_threads(lambda item: list(conformed(item)), list(items), (256 << 20) // size)
             continue
         for item in items:
             stream = conformed(item)
@@ -180,14 +201,15 @@ def _decoded(source: Source, spec: DataSpec) -> Iterator[list[Sample | ReadError
                 yield part
 
 
-def _in_threads(work: Callable[[Item], Any], items: Sequence[Item]) -> Iterator[Any]:
+def _in_threads(work: Callable[[Item], Any], items: Sequence[Item], most: int = CHUNK) -> Iterator[Any]:
     """Results in order, a chunk at a time, so that a slow disk never piles up decoded items in memory."""
     if len(items) < 4:
         yield from map(work, items)
         return
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for start in range(0, len(items), CHUNK):
-            yield from pool.map(work, items[start : start + CHUNK])
+        step = max(8, min(CHUNK, most))
+        for start in range(0, len(items), step):
+            yield from pool.map(work, items[start : start + step])
 
 
 def _with_classes(spec: DataSpec, kept: Sequence[Sample], source: Source) -> DataSpec:
@@ -197,13 +219,24 @@ def _with_classes(spec: DataSpec, kept: Sequence[Sample], source: Source) -> Dat
     return replace(spec, classes=tuple(classes), split=source.split, group=source.group, fields=tuple(source.fields))
 
 
-def _open(folder: Path, fingerprint: str) -> Cached:
+def _complete(folder: Path) -> bool:
+    """Whether both files are there and the items have their full size."""
+    try:
+        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        spec = DataSpec.from_dict(meta["spec"])
+        size = len(meta["labels"]) * spec.channels * int(np.prod(spec.spatial)) * np.dtype(spec.dtype).itemsize
+        return (folder / "x.bin").stat().st_size == size
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def _open(folder: Path) -> Cached:
     meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
     spec = DataSpec.from_dict(meta["spec"])
     index = {name: i for i, name in enumerate(spec.classes)}
     y = np.array([index[label] for label in meta["labels"]], np.int64)
     x = np.memmap(folder / "x.bin", spec.dtype, "r", shape=(len(y), spec.channels, *spec.spatial))
-    return Cached(spec, x, y, meta["paths"], meta["splits"], meta["groups"], meta["bad"], fingerprint)
+    return Cached(spec, x, y, meta["paths"], meta["splits"], meta["groups"], meta["bad"], meta["content"])
 
 
 def _make_room(folder: Path, needed: int) -> None:
@@ -220,7 +253,9 @@ def _make_room(folder: Path, needed: int) -> None:
     for path in sizes:
         if used + needed <= limit:
             return
-        shutil.rmtree(path, ignore_errors=True)
+        gone = path.with_name(f".{path.name}.gone")
+        path.rename(gone)  # whole or not at all
+        shutil.rmtree(gone, ignore_errors=True)
         used -= sizes[path]
 
 

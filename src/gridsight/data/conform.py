@@ -49,7 +49,8 @@ def _depth(x: np.ndarray, spec: DataSpec, path: str) -> np.ndarray:
     if have == want:
         return x
     if want == "float32":
-        return (x / _FULL[have]).astype(np.float32) if have in _FULL else x.astype(np.float32)
+        # unscaled: an array's integers may be stored in more or fewer bits from one file to the next
+        return x.astype(np.float32)
     if (have, want) == ("uint8", "uint16"):
         return x.astype(np.uint16) * np.uint16(257)
     if (have, want) == ("uint16", "uint8"):

@@ -71,6 +71,8 @@ def split(
         _check_published(y, g, parts, names, group_names)
     else:
         parts["train"], parts["test"] = _carve(y, g, parts["train"], holdout, 1, seed, "test")
+        if not len(parts["test"]):
+            raise DataError("no class has a second item, so none can be held back to test on")
         words.append(f"test: {_share(parts['test'], len(y))} held back, {_how(g)}, seed {seed}")
         untested = sorted(set(y.tolist()) - set(y[parts["test"]].tolist()))
         if untested:

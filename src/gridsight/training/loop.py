@@ -46,8 +46,6 @@ from gridsight.training.snapshot import (
 
 EVALUATIONS = 25
 """At most so many evaluations a run: more only cost time where epochs are short."""
-ROWS = 100
-"""About so many rows of training loss a run."""
 
 
 class Stopped(TrainingError):
@@ -139,6 +137,9 @@ class Trainer:
                         saved = time.monotonic()
                 if self._end_of_epoch(started, first):
                     break
+            if stop:  # asked for during the last evaluation
+                self._save()
+                raise Stopped(f"stopped at step {self.step:,} of {self.total:,}")
         return self._chosen()
 
     def _step(self, batch: Batch) -> None:
@@ -168,7 +169,7 @@ class Trainer:
         at.seen += len(batch.y)
 
     def _count(self, bar: Any, started: float, first: int) -> None:
-        """Move the progress bar, and every hundredth of the run write a row of training loss."""
+        """Move the progress bar."""
         at = self.at
         rate = (at.batch - first) * self.train.size / max(time.monotonic() - started, 1e-9)
         bar.update(self.step, f"loss {at.loss_sum / at.seen:.3f}  {at.correct / at.seen:.1%}  {rate:,.0f} items/s")
@@ -206,6 +207,7 @@ class Trainer:
     def _remember(self, scores: Mapping[str, float]) -> None:
         at = self.at
         at.last_accuracy = scores["accuracy"]
+        scores = {name: value if math.isfinite(value) else math.inf for name, value in scores.items()}
         if (scores["accuracy"], -scores["loss"]) > (at.best_accuracy, -at.best_loss):
             at.best_epoch, at.best_accuracy, at.best_loss, at.waited = at.epoch, scores["accuracy"], scores["loss"], 0
             self.best = {name: value.clone() for name, value in self._current().items()}
@@ -270,17 +272,22 @@ class Trainer:
             tensors |= under("best", self.best)
         try:
             # infinities have no JSON: a loss that was never measured is left out
-            counters = {name: value for name, value in vars(self.at).items() if value != math.inf}
+            counters = {name: value for name, value in vars(self.at).items() if math.isfinite(value)}
             save_tensors(self.snapshot, tensors, {"phase": self.phase, "step": self.step, "at": counters})
         except OSError as error:
             self.events.console.warn(f"no snapshot at step {self.step:,}: {error.strerror or error}")
 
-    def _restore(self) -> None:
+    def can_resume(self) -> bool:
+        """Whether there is a snapshot of this phase; one of an earlier fold of the same run, which is done, is none."""
         if self.snapshot is None or not self.snapshot.exists():
+            return False
+        return bool(load_tensors(self.snapshot)[1]["phase"] == self.phase)
+
+    def _restore(self) -> None:
+        if not self.can_resume():
             return
+        assert self.snapshot is not None
         tensors, metadata = load_tensors(self.snapshot)
-        if metadata["phase"] != self.phase:
-            return  # left by an earlier fold of the same run, which is done
         try:
             self.net.load_state_dict(below("net", tensors))
             restore_optimiser(self.optimiser, below("optimiser", tensors))
@@ -320,6 +327,9 @@ def overfits(trainer: Trainer, steps: int = 100) -> tuple[bool, float]:
     """
     net = copy.deepcopy(trainer.net)
     method = Supervised(net, trainer.front, trainer.task, (), trainer.seed)
+    for module in net.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0  # it is there to keep a network from learning by heart
     optimiser = make_optimiser("adamw", net, lr=2e-3, weight_decay=0.0, momentum=0.9)
     batch = next(trainer.train.epoch(trainer.seed, 0))
     batch = Batch(batch.x[:64].to(trainer.device), batch.y[:64].to(trainer.device), batch.items[:64])

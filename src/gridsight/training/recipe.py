@@ -125,12 +125,13 @@ def _photograph(spatial: tuple[int, ...], n_train: int, colour: bool) -> Recipe:
 def _sound(samples: int, n_train: int, rate: float) -> Recipe:
     """Raw sound: a log-mel picture of at most 128 frames or so, then 2-D."""
     front = FrontEnd(hop=max(0.0125, round(samples / rate / 128, 4)), window=max(0.032, round(samples / rate / 64, 4)))
+    frames, pools = 1 + round(samples / rate / front.hop), (2, 2, 2, 1)
     arguments = {
         "widths": (16, 32, 64, 64),
         "kernels": (5, 3, 3, 3),
-        "pools": (2, 2, 2, 1),
+        "pools": pools,
         "blocks": (0, 0, 0, 1),
-        "grid": 2,
+        "grid": _grid((front.n_mels, frames), 2, pools),
         "dropout": 0.2,
         # a speaker never heard: 84.4 %, 76.4 % without (mean of three left out, half the epochs)
         "standardise": True,

@@ -1,5 +1,6 @@
 """Snapshots: all that a run needs to go on to the same weights, in one safetensors file, whole or not at all."""
 
+import errno
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,11 +20,18 @@ KEY = "gridsight"
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
     """Write named tensors and JSON metadata to a safetensors file."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
+
+    def write(temporary: Path) -> None:
+        try:
+            save_file(flat, str(temporary), text)
+        except SafetensorError as error:  # its word for a full disk
+            raise OSError(errno.EIO, str(error), str(path)) from None
 
     flat = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     text = {KEY: dumps(metadata)}
-    atomic_write(path, lambda temporary: save_file(flat, str(temporary), text))
+    atomic_write(path, write)
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from gridsight.core.run import RunFolder, atomic_write
 from gridsight.core.settings import from_toml
 from gridsight.data.cache import decode
 from gridsight.data.conform import conform
+from gridsight.data.names import check_column
 from gridsight.data.sample import Sample
 from gridsight.data.source import Source, find
 from gridsight.measure.calibration import softmax
@@ -58,10 +59,17 @@ def run_evaluation(settings: EvaluateSettings, console: Console) -> Evaluation:
     folder = RunFolder.open(settings.run) if Path(settings.run).is_dir() else None
     if settings.data is None:
         return _own_test(settings, folder, console)
-    source = find(settings.data, pattern=settings.pattern, group=settings.group, axes=settings.axes)
+    axes = settings.axes or (predictor.model.spec.axes if Path(settings.data).exists() else None)
+    source = find(settings.data, pattern=settings.pattern, axes=axes)
+    if settings.group is not None:
+        # only the intervals are drawn over it; the publisher's split stays
+        check_column(settings.group, source.fields, source.name)
+        source = replace(source, group=settings.group)
     part = settings.split
     if part == "auto":
-        part = "test" if any(item.split == "test" for item in source.items) or _inside(source) else "all"
+        part = "test" if _has_test(source) else "all"
+    if part == "all" and folder is not None and _own(source, folder):
+        console.warn(f"these are the data that {settings.run} was trained on; without DATA its test part is measured")
     index = _class_index(source, predictor, console)
     read = _read(source, part, index, predictor, console)
     logits = np.concatenate(read.logits) if read.logits else np.empty((0, len(predictor.classes)), np.float32)
@@ -87,11 +95,14 @@ def run_evaluation(settings: EvaluateSettings, console: Console) -> Evaluation:
         "split": f"{part} of {source.name}" + (f" ({source.split})" if source.split else ""),
         "test_reads": 1,
     }
-    return _tell(result, settings, predictor, console)
+    return _tell(result, settings, console)
 
 
 def _own_test(settings: EvaluateSettings, folder: RunFolder | None, console: Console) -> Evaluation:
     """The run's test data again, with the run's own settings: the figures must come out the same."""
+    for name in ("pattern", "axes", "group"):
+        if getattr(settings, name) is not None:
+            raise UsageError(f"--{name} belongs to DATA; the run's own test data are read as they were in training")
     if folder is None:
         raise UsageError(f"{settings.run} is a model file without data; give DATA to measure it on")
     from gridsight.verbs._run import reevaluate
@@ -99,22 +110,31 @@ def _own_test(settings: EvaluateSettings, folder: RunFolder | None, console: Con
 
     trained = from_toml(TrainSettings, folder.settings.read_text(encoding="utf-8"), str(folder.settings))
     result = reevaluate(folder, trained, settings.split, settings.device, console)
-    return _tell(result, settings, load(folder.path), console)
+    return _tell(result, settings, console)
 
 
-def _tell(result: Mapping[str, Any], settings: EvaluateSettings, predictor: Predictor, console: Console) -> Evaluation:
+def _tell(result: Mapping[str, Any], settings: EvaluateSettings, console: Console) -> Evaluation:
     if settings.out:
         out = Path(settings.out)
         out.mkdir(parents=True, exist_ok=True)
         atomic_write(out / "result.json", dumps(result, indent=1) + "\n")
-    say_result(result, predictor.model.spec, None, console)
+    say_result(result, None, console)
     console.emit({key: result[key] for key in ("task", "n", "skipped", "metrics", "run", "model")})
     return Evaluation(result, int(result["skipped"] > 0))
 
 
-def _inside(source: Source) -> bool:
-    """Whether a split may lie within container files, which name it themselves (x_test in an .npz)."""
-    return any(item.label is None for item in source.items) and bool(source.split)
+def _has_test(source: Source) -> bool:
+    """Whether there is a test part: by folders and names, or within container files (x_test in an .npz)."""
+    if any(item.split == "test" for item in source.items):
+        return True
+    inside = [item for item in source.items if item.label is None]
+    return any(isinstance(s, Sample) and s.split == "test" for item in inside for s in decode(source, item))
+
+
+def _own(source: Source, folder: RunFolder) -> bool:
+    """Whether the run was trained on files of this name (a run keeps no list of its files)."""
+    plan = folder.read_json(folder.plan) or {}
+    return bool(plan.get("spec", {}).get("name") == source.name)
 
 
 def _read(source: Source, part: str, index: Mapping[str, int], predictor: Predictor, console: Console) -> _Read:

@@ -11,7 +11,6 @@ from gridsight.artifact.model_file import Calibration
 from gridsight.core.console import Console
 from gridsight.core.errors import DataError
 from gridsight.core.run import atomic_write
-from gridsight.data.spec import DataSpec
 from gridsight.measure import calibration as calibrations
 from gridsight.measure import metrics
 from gridsight.measure.words import confusion_in_words
@@ -102,7 +101,7 @@ def percent(value: Mapping[str, float]) -> str:
     )
 
 
-def say_result(result: Mapping[str, Any], spec: DataSpec, run: Path | None, console: Console) -> None:
+def say_result(result: Mapping[str, Any], run: Path | None, console: Console) -> None:
     """The figures in words: metrics, what is confused with what, where everything is, what to type next."""
     n = result["n"]
     counts = np.sum(result["confusion"], 1)

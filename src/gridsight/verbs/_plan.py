@@ -1,6 +1,5 @@
 """The plan of a run: DataSpec, settings and defaults in; network, recipe, cost and words for people out."""
 
-import copy
 import os
 import time
 from collections.abc import Mapping
@@ -48,11 +47,6 @@ class Plan:
         torch.manual_seed(hashing.key(seed, "weights"))
         return build(self.recipe, self.in_channels, self.num_classes, self.spatial)
 
-    @property
-    def architecture(self) -> dict[str, Any]:
-        """Name and arguments for the model file."""
-        return {"architecture": self.recipe.model, "arguments": arguments(self.recipe, self.spatial)}
-
 
 def build(recipe: Recipe, in_channels: int, num_classes: int, spatial: tuple[int, ...]) -> Any:
     """The recipe's network; `spatial` is what it sees, for those that fix their input size."""
@@ -87,12 +81,12 @@ def make_plan(settings: TrainSettings, data: Cached, train: np.ndarray, console:
     )
     chosen = _override(base, settings)
     operations = _augmentations(settings.augment, base)
-    check(operations, spec.ndim)
+    check(operations, spec.ndim, spec.kind == "sound")
     allowed, messages = guarded(operations, spec.classes, spec.kind)
     for message in messages:
         console.warn(message)
     chosen = replace(chosen, augment=tuple(allowed))
-    front = _front_end(chosen, data, train)
+    front = front_end(chosen, data, train)
     with torch.no_grad():
         example = torch.from_numpy(np.array(data.x[train[:1]]))
         seen = FrontEnd(front, spec.ndim)(example)
@@ -135,12 +129,17 @@ def _augmentations(words: tuple[str, ...], base: Recipe) -> list[tuple[str, floa
     return chosen
 
 
-def _front_end(recipe: Recipe, data: Cached, train: np.ndarray) -> FrontEndSettings:
+def front_end(recipe: Recipe, data: Cached, train: np.ndarray) -> FrontEndSettings:
+    """The front end with mean and deviation a channel of the training items alone, a few at a time."""
     spec = data.spec
-    spread = train[np.linspace(0, len(train) - 1, min(STATISTICS, len(train))).astype(np.int64)]
-    x = np.asarray(data.x[np.sort(spread)], np.float64) / spec.full_scale
-    other = (0, *range(2, x.ndim))
-    mean, std = x.mean(other), x.std(other)
+    spread = np.sort(train[np.linspace(0, len(train) - 1, min(STATISTICS, len(train))).astype(np.int64)])
+    total, squares, count = np.zeros(spec.channels), np.zeros(spec.channels), 0
+    shift = np.asarray(data.x[spread[0]], np.float64).reshape(spec.channels, -1).mean(1)  # against cancellation
+    for part in np.array_split(spread, -(-len(spread) // 64)):
+        x = np.asarray(data.x[part], np.float64).reshape(len(part), spec.channels, -1) - shift[None, :, None]
+        total, squares, count = total + x.sum((0, 2)), squares + (x * x).sum((0, 2)), count + x[:, 0].size
+    mean = (shift + total / count) / spec.full_scale
+    std = np.sqrt(np.maximum(squares / count - (total / count) ** 2, 0)) / spec.full_scale
     if spec.kind == "sound":
         mean = np.zeros_like(mean)  # silence stays zero
     std = np.where(std > 1e-8, std, 1.0)
@@ -175,14 +174,14 @@ def describe_data(spec: DataSpec, split: Split, data: Cached, console: Console) 
         console.say(f"note     {note}")
 
 
-def describe_plan(plan: Plan, data: Cached, n_train: int, console: Console) -> dict[str, Any]:
-    """Print the network, its cost and the recipe; the same facts for plan.json."""
+def describe_plan(plan: Plan, data: Cached, n_train: int, threads: int | None, console: Console) -> dict[str, Any]:
+    """Print the network, its cost and the recipe; the same facts for plan.json. `threads`: of the run resumed."""
     recipe = plan.recipe
     net = plan.network(plan.seed)
     shape = (plan.in_channels, *plan.spatial)
     found = cost(net, shape)
     field = stage_fields(net, plan.in_channels, plan.spatial)[-1].size
-    threads = use_threads(found.macs * recipe.batch)
+    threads = use_threads(found.macs * recipe.batch, threads)
     steps = recipe.epochs * max(1, -(-n_train // recipe.batch))
     seconds = _measured_step(plan, data) * steps
     memory = _peak_memory()
@@ -216,13 +215,15 @@ def describe_plan(plan: Plan, data: Cached, n_train: int, console: Console) -> d
     }
 
 
-def use_threads(macs: int) -> int:
-    """Set and return PyTorch's threads for steps of so many multiply-accumulates on the CPU.
+def use_threads(macs: int, before: int | None) -> int:
+    """Set and return PyTorch's threads for steps of so many multiply-accumulates on the CPU; `before`: as in that run.
 
     A small step gains little from a second thread (8 ms against 8 to 10 ms for the digits) and loses much where another
     process wants the core: 400 s instead of 15 s for GunPoint (`LAB.md`). OMP_NUM_THREADS, where set, decides.
     """
-    if "OMP_NUM_THREADS" not in os.environ and macs < SMALL_STEP:
+    if before is not None:
+        torch.set_num_threads(before)
+    elif "OMP_NUM_THREADS" not in os.environ and macs < SMALL_STEP:
         torch.set_num_threads(1)
     return torch.get_num_threads()
 
@@ -240,7 +241,7 @@ def _measured_step(plan: Plan, data: Cached) -> float:
     """Seconds of one step: the best of five after one to warm up, on a copy that is thrown away."""
     from gridsight.training.optimiser import make_optimiser
 
-    net = copy.deepcopy(plan.network(plan.seed)).train()
+    net = plan.network(plan.seed).train()
     optimiser = make_optimiser(plan.recipe.optimizer, net, lr=0.0, weight_decay=0.0, momentum=plan.recipe.momentum)
     front = FrontEnd(plan.front, data.spec.ndim)
     rows = np.arange(min(plan.recipe.batch, len(data)))

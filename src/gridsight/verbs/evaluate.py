@@ -30,7 +30,7 @@ class EvaluateSettings:
     group: str | None = option(None, "column over which intervals are drawn (speaker, patient, ...)", metavar="NAME")
     axes: str | None = option(None, "order of array axes, such as NHWC or NCL, where the guess is wrong")
     device: str = option("auto", "auto, cpu, cuda, cuda:1, ...", metavar="NAME")
-    out: str | None = option(None, "folder for result.json and predictions.npz", metavar="DIR")
+    out: str | None = option(None, "folder for result.json", metavar="DIR")
     accept_bad: bool = option(False, "go on although more than 1 % of the files cannot be read")
     json: bool = option(False, "print the result as one JSON object")
 

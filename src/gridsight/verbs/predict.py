@@ -38,14 +38,18 @@ class PredictSettings:
 
 @dataclass(frozen=True)
 class Predictions:
-    """`items` are the answers in the order of the input, one dict each as `--json` prints them."""
+    """`items` are the answers in the order of the input, one dict each as `--json` prints them.
+
+    A command that prints them as they come keeps none, so that a million files need no more memory than one.
+    """
 
     items: list[dict[str, Any]] = field(default_factory=list)
+    failed: int = 0
 
     @property
     def exit_code(self) -> int:
         """1 when an item could not be read."""
-        return int(any("error" in item for item in self.items))
+        return int(self.failed > 0)
 
 
 @VERBS.register("predict", settings=PredictSettings)
@@ -58,7 +62,6 @@ def predict(settings: PredictSettings, console: Console) -> Predictions:
     predictor = load(settings.run, settings.device)
     if not predictor.model.calibration.calibrated:
         console.note("this model is not calibrated: its probabilities are the network's own")
-    # a long answer is printed as it comes and not kept, unless Python asked for it
     kept: list[dict[str, Any]] = []
     failed = answered = unsure = 0
     for item in predictor.answers(_samples(settings.paths, predictor), coverage=settings.coverage):
@@ -68,12 +71,13 @@ def predict(settings: PredictSettings, console: Console) -> Predictions:
         console.emit(item)
         if not console.json:
             console.say(_line(item, settings.top))
-        kept.append(item)
+        if console.quiet:
+            kept.append(item)
     if answered + failed == 0:
         raise UsageError(f"nothing to predict in {', '.join(settings.paths)}")
     if answered + failed > 1:
         console.note(f"{answered:,} answered, {unsure:,} of them unsure; {failed:,} could not be read")
-    return Predictions(kept)
+    return Predictions(kept, failed)
 
 
 def _samples(paths: tuple[str, ...], predictor: Any) -> "Iterator[Sample | ReadError]":

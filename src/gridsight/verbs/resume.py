@@ -27,12 +27,14 @@ class ResumeSettings:
 @VERBS.register("resume", settings=ResumeSettings)
 def resume(settings: ResumeSettings, console: Console) -> "Run":
     """Finish a run; of a finished one, say so."""
-    from gridsight.verbs._run import Run, execute, summary
+    from gridsight.verbs._run import Run, execute, summary, write_report
     from gridsight.verbs.train import TrainSettings
 
     folder = RunFolder.open(settings.run)
     if folder.result.exists() and folder.model.exists():
         result = folder.read_json(folder.result)
+        if not folder.report.exists():
+            write_report(folder)
         console.say(f"{folder.path} is finished; nothing to do. Its report: {folder.report}")
         console.emit(summary(result))
         return Run(folder.path, result)

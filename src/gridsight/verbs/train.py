@@ -1,6 +1,7 @@
 """train: from a path or a name to a model, its figures with intervals, and a report."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from gridsight.core.console import Console
@@ -74,6 +75,9 @@ def train(settings: TrainSettings, console: Console) -> "Run":
         MODELS.require(settings.model)
     source = find(settings.data, pattern=settings.pattern, group=settings.group, axes=settings.axes)
     folder = RunFolder.create(settings.out, source.name)
+    if Path(settings.data).exists():
+        # so that resume and eval find the data from any folder
+        settings = replace(settings, data=str(Path(settings.data).resolve()))
     atomic_write(folder.settings, to_toml(settings))
 
     from gridsight.verbs._run import execute
@@ -87,6 +91,10 @@ def _check(settings: TrainSettings) -> None:
         value = getattr(settings, name)
         if value is not None and value < low:
             raise UsageError(f"--{name} must be at least {low}, not {value}")
+    for name in ("weight_decay", "clip"):
+        value = getattr(settings, name)
+        if value is not None and value < 0:
+            raise UsageError(f"--{name.replace('_', '-')} must be at least 0, not {value}")
     for name in ("lr", "save_every"):
         value = getattr(settings, name)
         if value is not None and not value > 0:

@@ -30,12 +30,15 @@ Recipe = Sequence[tuple[str, float]]
 AUGMENTS = Registry("augmentation", "gridsight.data.augment")
 
 
-def check(operations: Recipe, ndim: int) -> None:
+def check(operations: Recipe, ndim: int, sound: bool = False) -> None:
     """Refuse, as `UsageError`, a recipe with an unknown or repeated operation or with a strength out of range."""
     for name, strength in operations:
         tags = AUGMENTS.get(name).tags
         if not 0 <= strength <= tags["most"]:
             raise UsageError(f"augmentation {name} takes a strength from 0 to {tags['most']:g}, not {strength:g}")
+        fits = ("signal", "spectrum") if sound else ("grid",)
+        if not set(fits) & set(tags["domains"]):
+            raise UsageError(f"augmentation {name} is not for {'sounds' if sound else 'data that are no sounds'}")
         if ndim not in tags["ndims"] and tags["domains"] != ("spectrum",):
             raise UsageError(f"augmentation {name} works for ndim {', '.join(map(str, tags['ndims']))}, not {ndim}")
     names = [name for name, _ in operations]

@@ -43,8 +43,11 @@ class Reader:
             raise samples[0]
         return samples[0]
 
-    def read_as(self, file: File, ndim: int, channels: int) -> Iterator[Sample | ReadError]:
-        """Every item of a file that is to be predicted by a model of `ndim` axes and `channels` channels."""
+    def read_as(self, file: File, ndim: int, channels: int, axes: str | None = None) -> Iterator[Sample | ReadError]:
+        """Every item of a file that is to be predicted by a model of `ndim` axes and `channels` channels.
+
+        `axes` are those that the model's training data were told to have.
+        """
         yield from self.read(file)
 
     def probe(self, file: File, axes: str | None = None) -> Header:

@@ -81,7 +81,7 @@ class ArrayReader(Reader):
                 rows.check_layout(member.name, layout)
                 return rows.single(file, rows.read_whole(member.name, stream, layout), axes)
 
-    def read_as(self, file: File, ndim: int, channels: int) -> Iterator[Sample | ReadError]:
+    def read_as(self, file: File, ndim: int, channels: int, axes: str | None = None) -> Iterator[Sample | ReadError]:
         with nullcontext() if _is_npy(file) else _archive(file) as arrays:
             if arrays is None:
                 members = [_file_member(file)]
@@ -92,11 +92,11 @@ class ArrayReader(Reader):
             for member in members:
                 with member.open() as stream:
                     layout = _layout(member, stream)
-                axes = match_axes(layout.shape, layout.dtype, ndim, channels)
-                if axes is None:
+                letters = axes or match_axes(layout.shape, layout.dtype, ndim, channels)
+                if letters is None:
                     wanted = f"{ndim} axes and {channels} channel" + ("s" if channels > 1 else "")
                     raise ReadError(member.name, f"has shape {layout.shape} where the model takes items of {wanted}")
-                yield from _items(member, None, None, None, axes)
+                yield from _items(member, None, None, None, letters)
 
     def probe(self, file: File, axes: str | None = None) -> Header:
         with nullcontext() if _is_npy(file) else _archive(file) as arrays:
