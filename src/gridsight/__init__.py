@@ -22,7 +22,11 @@ _VERBS = {
     "describe": "describe",
     "import_checkpoint": "import",
 }
-_OBJECTS = {"create": "gridsight.models", "load": "gridsight.artifact.predictor", "find": "gridsight.data.source"}
+_OBJECTS = {
+    "create": "gridsight.models",
+    "load": "gridsight.artifact.predictor",
+    "GridsightError": "gridsight.core.errors",
+}
 
 __all__ = ["__version__", *_VERBS, *_OBJECTS]
 

@@ -147,3 +147,8 @@ def test_public_functions_say_what_they_compute() -> None:
             and not ast.get_docstring(node)
         ]
     assert silent == []
+
+
+def test_constraints_pin_releases_and_nothing_of_this_machine() -> None:
+    for line in (ROOT / "constraints.txt").read_text().splitlines():
+        assert re.fullmatch(r"#.*|[A-Za-z0-9_.-]+==[A-Za-z0-9.]+", line), line

@@ -300,3 +300,96 @@ def test_wrong_options_say_what_is_right(tmp_path: Path, options: dict[str, Any]
     pictures(tmp_path / "photos", 6)
     with pytest.raises(UsageError, match=message):
         gridsight.train("photos", **options)
+
+
+def test_eval_refuses_data_that_have_changed_since_training(capsys: pytest.CaptureFixture[str], trained: Path) -> None:
+    Path("photos/dark/000.png").unlink()
+    code, (answer,), _ = run(capsys, "eval", str(trained))
+    assert code == 2
+    assert "data have changed" in answer["error"]
+
+
+def test_eval_of_a_container_with_both_parts_measures_the_test_part(capsys: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(0)
+    y = np.arange(30) % 2
+    x = (rng.integers(0, 90, (30, 9, 9)) + y[:, None, None] * 150).astype(np.uint8)
+    np.savez("both.npz", x_train=x, y_train=y, x_test=x[:10], y_test=y[:10])
+    code, (result,), _ = run(capsys, "train", "both.npz", "--out", "run", *FAST)
+    assert (code, result["n"]) == (0, 10)
+    code, (result,), _ = run(capsys, "eval", "run", "both.npz")
+    assert (code, result["n"]) == (0, 10)
+
+
+def test_two_training_groups_are_too_few_to_calibrate_and_enough_to_train(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("sounds").mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(24):
+        soundfile.write(f"sounds/{'ab'[i % 2]}_{i // 2 % 3}_{i}.wav", rng.normal(size=900) * 0.1 * (1 + i % 2), 8000)
+    words = ["sounds", "--pattern", "{label}_{speaker}_{take}.wav", "--group", "speaker"]
+    code, _, prose = run(capsys, "train", *words, "--out", "run", *FAST)
+    assert code == 0, prose
+    assert "no calibration" in prose
+
+
+def test_a_bad_file_that_was_removed_is_no_longer_reported(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    pictures(tmp_path / "photos")
+    bad = tmp_path / "photos" / "dark" / "scan.xyz"
+    bad.write_bytes(b"no picture")
+    code, _, prose = run(capsys, "train", "photos", "--out", "run1", *FAST)
+    assert code == 1
+    assert "scan.xyz" in prose
+    bad.unlink()
+    code, (result,), _ = run(capsys, "train", "photos", "--out", "run2", *FAST)
+    assert (code, result["skipped"]) == (0, 0)
+
+
+def test_axes_that_training_was_told_hold_for_prediction(capsys: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(0)
+    y = np.arange(40) % 2
+    x = rng.normal(size=(40, 12, 10, 3)).astype(np.float32) + y[:, None, None, None]
+    np.savez("volumes.npz", x=x, y=y)
+    np.save("new.npy", x)
+    code, _, _ = run(capsys, "train", "volumes.npz", "--axes", "NHWD", "--out", "run", *FAST)
+    assert code == 0
+    code, answers, _ = run(capsys, "predict", "run", "new.npy")
+    assert code == 0
+    stored = np.load("run/predictions.npz")
+    rows = [int(str(path).rpartition("[")[2][:-1]) for path in stored["paths"]]
+    ours = np.array([[answers[i]["probabilities"][name] for name in "01"] for i in rows])
+    assert np.abs(ours - stored["probabilities"]).max() < 1e-5
+
+
+@pytest.mark.parametrize("dtype", ["int32", "int64", "bool", "float64"])
+def test_arrays_of_any_type_are_answered_as_their_files_are(trained: Path, dtype: str) -> None:
+    array = np.asarray(Image.open("photos/light/000.png")).astype(dtype)
+    predictor = gridsight.load(trained)
+    np.save("one.npy", array)
+    by_file, by_array = predictor.predict("one.npy")[0], predictor.predict(array)[0]
+    assert {k: v for k, v in by_file.items() if k != "path"} | {"path": ""} == by_array | {"path": ""} or (
+        by_file["error"] == by_array["error"]
+    )
+
+
+def test_folds_train_the_model_on_everything(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    pictures(tmp_path / "photos", 20)
+    run(capsys, "train", "photos", "--out", "run", "--folds", "4", *FAST)
+    plan = json.loads(Path("run/plan.json").read_text())
+    assert plan["spec"]["counts"] == {"train": [20, 20], "validation": [0, 0], "test": [0, 0]}
+
+
+def test_a_model_file_with_missing_parts_is_one_line(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from gridsight.training.snapshot import load_tensors, save_tensors
+
+    tensors, metadata = load_tensors(trained / "model.safetensors")
+    for damage in ("spec", "arguments", "front"):
+        save_tensors(Path("damaged.safetensors"), tensors, {k: v for k, v in metadata.items() if k != damage})
+        code, (answer,), _ = run(capsys, "predict", "damaged.safetensors", "photos")
+        assert code == 2
+        assert "damaged" in answer["error"]
+
+
+def test_options_that_would_be_ignored_are_refused(capsys: pytest.CaptureFixture[str], trained: Path) -> None:
+    code, (answer,), _ = run(capsys, "eval", str(trained), "--group", "speaker")
+    assert (code, "belongs to DATA" in answer["error"]) == (2, True)
+    with pytest.raises(UsageError, match="not for data that are no sounds"):
+        gridsight.train("photos", augment=("time_mask=0.5",))

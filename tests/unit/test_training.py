@@ -338,3 +338,42 @@ def test_a_full_disk_at_a_snapshot_does_not_end_the_run(monkeypatch: pytest.Monk
 
     monkeypatch.setattr("gridsight.training.loop.save_tensors", full)
     assert same(trainer(tmp_path / "resume.safetensors", save_every=0.0).fit(), trainer().fit())
+
+
+def test_a_snapshot_keeps_the_best_weights_and_the_patience(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Planted scores whose best is long past: what was lost in a snapshot would change what is chosen, or when."""
+    recipe = replace(RECIPE, epochs=12)
+    planted = [0.5, 0.95, 0.6, 0.7, 0.6, 0.5, 0.99]
+
+    def scored(run: Trainer) -> Trainer:
+        def evaluate(loader: Loader) -> dict[str, float]:
+            return {"accuracy": planted[run.at.epoch - 1], "loss": 1.0}
+
+        monkeypatch.setattr(run, "evaluate", evaluate)
+        return run
+
+    whole = scored(trainer(recipe=recipe, patience=4)).fit()
+    path = tmp_path / "resume.safetensors"
+    first = scored(trainer(path, recipe, patience=4))
+    for _ in range(4 * len(first.train) + 2):
+        _one_step(first)
+    first._save()
+    again = scored(trainer(path, recipe, patience=4))
+    assert same(again.fit(), whole)
+    assert again.at.epoch == 6
+    assert again.at.best_epoch == 2
+
+
+def test_a_full_disk_is_an_os_error_for_the_callers(tmp_path: Path) -> None:
+    import resource
+
+    from gridsight.training.snapshot import save_tensors
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        with pytest.raises(OSError):
+            save_tensors(tmp_path / "big.safetensors", {"x": torch.zeros(10_000)}, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []

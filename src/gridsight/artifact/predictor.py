@@ -29,6 +29,7 @@ class Predictor:
         self.net = model.net.to(self.device).eval()
         self.front = model.front_end().to(self.device)
         self.task = Classify(model.spec.classes)
+        self.resized = 0  # items so far of another size than all training items had
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -60,8 +61,10 @@ class Predictor:
         arrays: list[np.ndarray] = []
         for sample in samples:
             if isinstance(sample, Sample):
+                spec = self.model.spec
                 try:
-                    arrays.append(conform(sample, self.model.spec))
+                    arrays.append(conform(sample, spec))
+                    self.resized += spec.fit == "exact" and sample.array.shape[1:] != spec.spatial
                     waiting.append({"path": sample.path})
                 except ReadError as error:
                     waiting.append({"path": error.path, "error": error.reason})

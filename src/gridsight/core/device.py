@@ -20,9 +20,9 @@ def pick_device(name: str = "auto") -> "torch.device":
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        first = str(error).splitlines()[0]
-        raise UsageError(f"device {name!r} cannot be used here ({first}); auto, cpu or cuda") from None
+    except (RuntimeError, AssertionError):
+        known = "auto, cpu or cuda" if torch.cuda.is_available() else "auto or cpu"
+        raise UsageError(f"device {name!r} cannot be used here; {known} can") from None
     return device
 
 

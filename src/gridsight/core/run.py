@@ -6,6 +6,7 @@ report.html  environment.json  log.txt
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -97,6 +98,10 @@ class RunFolder:
             except BlockingIOError:
                 raise UsageError(f"{self.path} is being trained by another process") from None
             yield
+
+    def discard(self) -> None:
+        """Remove the folder of a run that never began."""
+        shutil.rmtree(self.path, ignore_errors=True)
 
     def sweep(self) -> None:
         """Remove the temporary files that killed processes left; the caller holds the lock."""

@@ -138,8 +138,7 @@ def _build(source: Source, folder: Path, console: Console, size: int | None) -> 
             file.flush()
             os.fsync(file.fileno())
         if not kept:
-            first = next(iter([*bad, *map(str, source.bad)]), None)
-            raise DataError(f"{source.name} has no readable items" + (f"; first: {first}" if first else ""))
+            raise DataError(f"{source.name} has no readable items; first: {bad[0]}")
         meta: dict[str, Any] = {
             "spec": _with_classes(spec, kept, source).to_dict(),
             "labels": [sample.label for sample in kept],
@@ -168,15 +167,25 @@ def _probe(source: Source, console: Console) -> list[Header]:
                 return Counter([reader.probe(item.file, source.axes)])
             samples = (s for s in reader.read(item.file, source.axes) if isinstance(s, Sample))
             return Counter(Header(s.array.shape[0], s.array.shape[1:], s.array.dtype.name, s.rate) for s in samples)
-        except ReadError:
-            return Counter()  # decoding will meet the same fault and name it
+        except ReadError as error:
+            refused.append(error)  # decoding will meet the same fault and count it
+            return Counter()
 
+    refused: list[ReadError] = []
     counted: Counter[Header] = Counter()
     with console.progress("looking", len(source.items)) as bar:
         for done, found in enumerate(_in_threads(probe, source.items), 1):
             counted += found
             bar.update(done)
+    if not counted:
+        reasons = [*refused, *source.bad, *_first_errors(source)]
+        raise DataError(f"{source.name} has no readable items" + (f"; first: {reasons[0]}" if reasons else ""))
     return [replace(header, count=count) for header, count in counted.items()]
+
+
+def _first_errors(source: Source) -> list[ReadError]:
+    """What the first file says of its items when none can be read."""
+    return [found for found in islice(decode(source, source.items[0]), 3) if isinstance(found, ReadError)]
 
 
 def _decoded(source: Source, spec: DataSpec) -> Iterator[list[Sample | ReadError]]:

@@ -18,7 +18,8 @@ def conform(sample: Sample, spec: DataSpec) -> np.ndarray:
     """(channels, *spatial) of `spec.dtype` from a sample of any size, depth and, where it makes sense, channels."""
     x, path = sample.array, sample.path
     if x.ndim != spec.ndim + 1:
-        raise ReadError(path, f"has {x.ndim - 1} axes {x.shape[1:]} where the data have {spec.ndim}")
+        size = "x".join(map(str, x.shape[1:]))
+        raise ReadError(path, f"is {x.ndim - 1}-D ({size}) where {spec.ndim}-D is wanted ({spec.kind})")
     if 0 in x.shape:
         raise ReadError(path, f"is empty (shape {x.shape})")
     x = _channels(x, spec, path)

@@ -293,10 +293,11 @@ def _class_names(entries: list[Entry]) -> list[File]:
 
 def _is_sidecar(reader: Reader, file: File) -> bool:
     """Whether the file holds the labels of another, by its reader's own rule or by its name."""
+    own_rule = getattr(reader, "sidecar", None)
     try:
-        return reader.sidecar(file) or holds_labels(file.name)  # type: ignore[attr-defined]
-    except (AttributeError, ReadError):
-        return holds_labels(file.name)
+        return bool(own_rule(file)) if own_rule else holds_labels(file.name)
+    except ReadError:
+        return False  # reading it will say what is wrong
 
 
 def _shown(name: str) -> str:

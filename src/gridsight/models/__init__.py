@@ -30,6 +30,9 @@ def create(
     if ndim not in ndims:
         raise UsageError(f"{name} works for ndim {', '.join(map(str, ndims))}, not {ndim}")
     shape = {"in_channels": in_channels, "num_classes": num_classes}
+    for key, value in shape.items():
+        if value is not None and value < 1:
+            raise UsageError(f"{key} must be at least 1, not {value}")
     given = {key: value for key, value in shape.items() if value is not None}
     return MODELS.create(name, ndim=ndim, **given, **arguments)
 

@@ -5,6 +5,7 @@
 
 import pickle
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,9 @@ def load_state(path: Path) -> dict[str, Tensor]:
     if head[8:9] == b"{":
         return _safetensors(path)
     try:
-        found: Any = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what it warns of is refused below in our own words
+            found: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise UsageError(
             f"{path} holds more than tensors, which could run code when loaded; save net.state_dict() alone"

@@ -118,7 +118,8 @@ def say_result(result: Mapping[str, Any], run: Path | None, console: Console) ->
         console.say(f"{'calibration':<18} none: no validation data, so probabilities are the network's own")
     for line in result["confused"][:3]:
         console.say(f"{'':<18} {line}")
-    console.say(f"{'measured on':<18} {result['split']}; reading {result['test_reads']} of this test data")
+    read = "" if "folds" in result["split"] else f"; reading {result['test_reads']} of this test data"
+    console.say(f"{'measured on':<18} {result['split']}{read}")
     if result.get("training_seconds"):
         console.say(f"{'time':<18} {result['training_seconds']:.1f} s of training, {result['seconds']:.1f} s in all")
     if result["skipped"]:

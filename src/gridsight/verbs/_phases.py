@@ -148,7 +148,7 @@ class Phases:
         if row["event"] == "epoch":
             val = f"  validation {row['val_accuracy']:.2%}" if "val_accuracy" in row else ""
             self.console.note(
-                f"epoch {row['epoch']:>3}  loss {row['loss']:.4f}  training {row['accuracy']:.2%}{val}"
+                f"{row['phase']}: epoch {row['epoch']:>3}  loss {row['loss']:.4f}  training {row['accuracy']:.2%}{val}"
                 f"  {row['items_per_second']:,.0f} items/s"
             )
         else:

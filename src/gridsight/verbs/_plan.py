@@ -83,8 +83,9 @@ def make_plan(settings: TrainSettings, data: Cached, train: np.ndarray, console:
     operations = _augmentations(settings.augment, base)
     check(operations, spec.ndim, spec.kind == "sound")
     allowed, messages = guarded(operations, spec.classes, spec.kind)
-    for message in messages:
-        console.warn(message)
+    if settings.augment != ("auto",):
+        for message in messages:
+            console.warn(message)
     chosen = replace(chosen, augment=tuple(allowed))
     front = front_end(chosen, data, train)
     with torch.no_grad():
@@ -159,7 +160,7 @@ def describe_data(spec: DataSpec, split: Split, data: Cached, console: Console) 
     if spec.fit != "exact" and spec.sizes:
         low, high = ("x".join(map(str, side)) for side in spec.sizes)
         how = {"crop": "cut to its aspect and resized", "pad": "padded with zeros or cut in the middle"}[spec.fit]
-        console.say(f"         sizes {low} to {high}: {how}")
+        console.say(f"         sizes {low if low == high else f'{low} to {high}'}: {how}")
     shown = ", ".join(spec.classes[:12]) + (", ..." if spec.num_classes > 12 else "")
     console.say(f"classes  {spec.num_classes}: {shown}")
     counts = np.bincount(data.y, minlength=spec.num_classes)
@@ -174,8 +175,13 @@ def describe_data(spec: DataSpec, split: Split, data: Cached, console: Console) 
         console.say(f"note     {note}")
 
 
-def describe_plan(plan: Plan, data: Cached, n_train: int, threads: int | None, console: Console) -> dict[str, Any]:
-    """Print the network, its cost and the recipe; the same facts for plan.json. `threads`: of the run resumed."""
+def describe_plan(
+    plan: Plan, data: Cached, n_train: int, networks: int, threads: int | None, console: Console
+) -> dict[str, Any]:
+    """Print the network, its cost and the recipe; the same facts for plan.json. `threads`: of the run resumed.
+
+    Cross-validation trains `networks` - 1 networks on a part of the items, and one on all.
+    """
     recipe = plan.recipe
     net = plan.network(plan.seed)
     shape = (plan.in_channels, *plan.spatial)
@@ -183,7 +189,8 @@ def describe_plan(plan: Plan, data: Cached, n_train: int, threads: int | None, c
     field = stage_fields(net, plan.in_channels, plan.spatial)[-1].size
     threads = use_threads(found.macs * recipe.batch, threads)
     steps = recipe.epochs * max(1, -(-n_train // recipe.batch))
-    seconds = _measured_step(plan, data) * steps
+    folds = networks - 1
+    seconds = _measured_step(plan, data) * steps * (folds if folds else 1)
     memory = _peak_memory()
     seen, size = "x".join("all" if f is None else str(f) for f in field), "x".join(map(str, plan.spatial))
     console.say(
@@ -193,10 +200,13 @@ def describe_plan(plan: Plan, data: Cached, n_train: int, threads: int | None, c
     augment = ", ".join(f"{name} {strength:g}" for name, strength in recipe.augment) or "none"
     console.say(
         f"recipe   {recipe.optimizer}, rate {recipe.lr:g} ({recipe.schedule}), {recipe.epochs} epochs of {n_train:,} "
-        f"items in batches of {recipe.batch}; augmentation: {augment}"
+        f"items in batches of {min(recipe.batch, n_train)}; augmentation: {augment}"
     )
     console.say("         decay on convolution and linear weights only, not on norms and biases")
-    console.say(f"expect   about {_duration(seconds)} of training, and {memory / 1e6:,.0f} MB of memory at the peak")
+    what = f"for {networks} networks, " if folds else ""
+    console.say(
+        f"expect   about {_duration(seconds)} of training, {what}and {memory / 1e6:,.0f} MB of memory at the peak"
+    )
     return {
         "model": recipe.model,
         "arguments": arguments(recipe, plan.spatial),

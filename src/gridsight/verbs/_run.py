@@ -126,7 +126,8 @@ class _Execution:
         if stored is not None and stored["fingerprint"] == data.fingerprint:
             # the statistics as they were measured first: another machine may sum them to other last bits
             self.plan = replace(self.plan, front=FrontEndSettings.from_dict(stored["front"]))
-        found = describe_plan(self.plan, data, len(parts.train), stored["threads"] if stored else None, console)
+        threads = stored["threads"] if stored else None
+        found = describe_plan(self.plan, data, len(parts.train), 1 + settings.folds, threads, console)
         self._keep_plan(found, stored)
         if settings.check:
             self._check(parts)
@@ -204,7 +205,7 @@ class _Execution:
         if across:
             a, b = across[0]
             self.console.warn(
-                f"{len(across):,} pairs of near-duplicates lie in different parts of the split "
+                f"near-duplicates lie in different parts of the split: {len(across):,} of them "
                 f"(first: {data.paths[a]} and {data.paths[b]}); gridsight check {self.settings.data} lists them"
             )
         return {

@@ -55,11 +55,11 @@ def import_checkpoint(settings: ImportSettings, console: Console) -> Imported:
     path = Path(settings.checkpoint)
     if not path.is_file():
         raise UsageError(f"there is no checkpoint {path}")
-    if not settings.model:
-        raise UsageError("--model NAME says which network the checkpoint is of; gridsight models lists them")
+    missing = [] if settings.model else ["--model NAME (gridsight models lists them)"]
+    missing += [] if settings.size else ["--size N (what the network was trained on)"]
+    if missing:
+        raise UsageError(f"a checkpoint says too little of itself; give {' and '.join(missing)}")
     MODELS.require(settings.model)
-    if not settings.size:
-        raise UsageError("--size says what the network was trained on, such as --size 224")
     if settings.dtype not in ("uint8", "uint16", "float32"):
         raise UsageError(f"--dtype is uint8, uint16 or float32, not {settings.dtype}")
 

@@ -77,6 +77,9 @@ def predict(settings: PredictSettings, console: Console) -> Predictions:
         raise UsageError(f"nothing to predict in {', '.join(settings.paths)}")
     if answered + failed > 1:
         console.note(f"{answered:,} answered, {unsure:,} of them unsure; {failed:,} could not be read")
+    if predictor.resized:
+        size = "x".join(map(str, predictor.model.spec.spatial))
+        console.warn(f"resized: {predictor.resized:,} (all training items had {size}, so answers are less certain)")
     return Predictions(kept, failed)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from gridsight.core.console import Console
-from gridsight.core.errors import UsageError
+from gridsight.core.errors import GridsightError, UsageError
 from gridsight.core.run import RunFolder, atomic_write
 from gridsight.core.settings import argument, option, to_toml
 from gridsight.verbs import VERBS
@@ -67,10 +67,14 @@ class TrainSettings:
 @VERBS.register("train", settings=TrainSettings)
 def train(settings: TrainSettings, console: Console) -> "Run":
     """Make a run folder and train in it; the finished run."""
+    from gridsight.data.augment import AUGMENTS
     from gridsight.data.source import find
     from gridsight.models import MODELS
 
     _check(settings)
+    for word in settings.augment:
+        if word not in ("auto", "none"):
+            AUGMENTS.require(word.partition("=")[0])
     if settings.model != "auto":
         MODELS.require(settings.model)
     source = find(settings.data, pattern=settings.pattern, group=settings.group, axes=settings.axes)
@@ -82,7 +86,12 @@ def train(settings: TrainSettings, console: Console) -> "Run":
 
     from gridsight.verbs._run import execute
 
-    return execute(folder, settings, source, console)
+    try:
+        return execute(folder, settings, source, console)
+    except GridsightError:
+        if not folder.plan.exists():  # nothing was begun that could be resumed
+            folder.discard()
+        raise
 
 
 def _check(settings: TrainSettings) -> None:
