@@ -50,7 +50,12 @@ def test_channels_last_memory_is_kept_and_changes_no_value() -> None:
 
 
 def test_a_wrong_recipe_is_refused() -> None:
-    check([("flip", 1.0), ("time_mask", 0.2)], 1)
+    check([("shift", 0.1), ("time_mask", 0.2)], 1, sound=True)
+    check([("flip", 1.0), ("shift", 0.1)], 1)
+    with pytest.raises(UsageError, match="time_mask is not for data that are no sounds"):
+        check([("time_mask", 0.2)], 2)
+    with pytest.raises(UsageError, match="flip is not for sounds"):
+        check([("flip", 1.0)], 1, sound=True)
     with pytest.raises(UsageError, match="did you mean shift"):
         check([("shfit", 0.1)], 2)
     with pytest.raises(UsageError, match="from 0 to 1, not 3"):

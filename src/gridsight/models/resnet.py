@@ -129,10 +129,12 @@ class PreBlock(Block):
 
 
 def on_imagenet(top1: float) -> str:
+    """The published accuracy in words, of torchvision's first weights."""
     return f"{top1:.2f} % top-1 on ImageNet, torchvision V1 weights"
 
 
 def on_cifar10(top1: float, where: str = "arXiv:1512.03385, table 6") -> str:
+    """The published accuracy in words, of a CIFAR-10 network."""
     return f"{top1:.2f} % on CIFAR-10 ({where})"
 
 
