@@ -70,12 +70,14 @@ def arguments(recipe: Recipe, spatial: tuple[int, ...]) -> dict[str, Any]:
 def make_plan(settings: TrainSettings, data: Cached, train: np.ndarray, console: Console) -> Plan:
     """The recipe for these data with the settings' overrides, and the front end with its statistics."""
     spec = data.spec
+    # a fold trains on what the others hold
+    n_train = len(train) * (settings.folds - 1) // settings.folds if settings.folds else len(train)
     base = recipe(
         spec.ndim,
         spec.channels,
         spec.spatial,
         spec.num_classes,
-        len(train),
+        n_train,
         spec.rate,
         spec.kind == "image" and spec.channels == 3,
     )
