@@ -257,13 +257,13 @@ def test_several_zips_without_a_split_are_listed(tmp_path):
 
 def test_members_that_point_outside_are_bad(tmp_path):
     with zipfile.ZipFile(tmp_path / "evil.zip", "w") as archive:
-        for name in ("cat/1.png", "dog/1.png", "../../evil/1.png", "/root/1.png"):
+        for name in ("cat/1.png", "dog/1.png", "../../evil/1.png", "/etc/1.png"):
             archive.writestr(name, b"\x89PNG\r\n")
     source = find(str(tmp_path / "evil.zip"))
     assert source.classes == ("cat", "dog")
     assert sorted(error.path for error in source.bad) == [
         f"{tmp_path}/evil.zip!../../evil/1.png",
-        f"{tmp_path}/evil.zip!/root/1.png",
+        f"{tmp_path}/evil.zip!/etc/1.png",
     ]
     assert all("points outside the archive" in error.reason for error in source.bad)
 
