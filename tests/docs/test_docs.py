@@ -35,7 +35,8 @@ def commands(text: str) -> list[list[str]]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_command_on_a_page_parses(page: Path) -> None:
     for verb, *words in commands(page.read_text(encoding="utf-8")):
-        parse(VERBS.get(verb).tags["settings"], verb, words)
+        kind = VERBS.get(verb).tags["settings"]
+        assert isinstance(parse(kind, verb, words), kind)
 
 
 def test_every_example_in_the_help_parses() -> None:

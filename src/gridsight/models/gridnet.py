@@ -3,7 +3,7 @@
 A stage is: convolution -> max pool -> norm -> ReLU, then residual blocks of two convolutions (the order of ResNet-9,
 myrtle.ai "How to train your ResNet", 2018; blocks after He et al., arXiv:1512.03385, without their last ReLU). The
 head averages the last stage into `grid` cells an axis and reads them with one linear layer, so that *where* something
-is can count: one cell instead of six loses 10 points on DNA splice junctions. `train/recipe.py` picks the arguments."""
+is can count: one cell instead of six loses 10 points on DNA splice junctions. The recipe picks the arguments."""
 
 import math
 from collections.abc import Iterator

@@ -3,8 +3,8 @@
 scale(x) is (x / full_scale - mean) / std a channel, float32. A sound then goes through a log-mel layer (`nn.logmel`):
 (N, C, samples) -> (N, C, n_mels, frames), so its network is 2-D. What lies more than `top_db` below the loudest cell of
 its own item is raised to that level, and each item is brought to mean 0 and deviation 1: how loud a recording is and
-how quiet its silences are say nothing about its label. On spoken digits of speakers never heard this was worth ten
-points against statistics of the training data (`docs/defaults.md`).
+how quiet its silences are say nothing about its label. On spoken digits of speakers never heard this was worth 6 to 29
+points a speaker against statistics of the training data (`docs/defaults.md`).
 """
 
 import math
