@@ -19,8 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow
 import soundfile
+import tifffile
 from PIL import Image, ImageOps
+from pyarrow import parquet
 
 from gridsight.core.errors import ReadError
 from gridsight.data.files import File
@@ -63,8 +66,8 @@ class Ran:
 
 
 def reader_of(file: File) -> Reader:
-    """The reader by content, else by suffix; a `ReadError` when neither says anything."""
-    found = find_reader(file)
+    """The reader by content (of a folder: of its first file), else by suffix; a `ReadError` when neither says it."""
+    found = find_reader(next(iter(file.inside()), file))
     if found is not None:
         return found[1]
     for entry in READERS.entries():
@@ -92,7 +95,21 @@ def build(folder: Path) -> list[Nasty]:
     folder.mkdir(parents=True, exist_ok=True)
     Ran.mark = folder / "EXECUTED"
     parts = []
-    for make in (_pictures, _odd_files, _archives, _arrays, _sounds, _idx, _cifar, _series):
+    for make in (
+        _pictures,
+        _odd_files,
+        _archives,
+        _arrays,
+        _sounds,
+        _idx,
+        _cifar,
+        _series,
+        _nifti,
+        _dicom,
+        _tars,
+        _tiffs,
+        _tables,
+    ):
         place = folder / make.__name__.strip("_")
         place.mkdir()
         parts.append(make(place))
@@ -236,7 +253,7 @@ def _pictures(folder: Path) -> list[Nasty]:
     real[3, 4] = np.nan
     add("nan.tif", encoded(Image.fromarray(real), "TIFF"), "a float TIFF with a NaN", "1 of 384 values is nan")
     pages = encoded(image, "TIFF", save_all=True, append_images=[image, image])
-    add("pages.tif", pages, "a TIFF of three pages", "3 pages")
+    add("pages.tif", pages, "a TIFF of three pages", np.stack([first(rgb)] * 3, 1))
     other = Image.fromarray(255 - rgb)
     frames = {"save_all": True, "append_images": [other.quantize(8)], "duration": 50}
     still = image.quantize(8)
@@ -463,8 +480,15 @@ def _arrays(folder: Path) -> list[Nasty]:
     together("object.npz", "Python objects in an .npz", ["python objects"], x=np.array([Ran(), 1], object), y=[0, 1])
     together("objects.npz", "names saved as Python objects", ["astype(str)"], x=images, y=np.array([*"abcd"], object))
     together("labels.npz", "three labels for four items", ["3 labels for 4 items"], x=images, y=[0, 1, 2])
-    together("onehot.npz", "one-hot labels", ["one-hot"], x=images, y=np.eye(4))
-    together("regress.npz", "labels that are no whole numbers", ["not whole numbers"], x=images, y=[0.5, 1, 2, 3])
+    together("onehot.npz", "one-hot labels", list(items), x=images, y=np.eye(4))
+    together("soft.npz", "shares of classes", ["other values than 0 and 1"], x=images, y=np.full((4, 4), 0.25))
+    together("cubes.npz", "labels of three axes", ["labels have shape (4, 2, 2)"], x=images, y=np.zeros((4, 2, 2)))
+    together("regress.npz", "labels that are no whole numbers", list(items), x=images, y=[0.5, 1, 2, 3])
+    together("endless.npz", "an infinite number", ["labels are infinite"], x=images, y=[0.5, 1, 2, np.inf])
+    sets = np.array([[1, 1], [0, 0], [1, 0], [0, 1]])
+    together("sets.npz", "sets of classes", list(items), x=images, y=sets, classes=["cat", "dog"])
+    together("names3.npz", "three names for two classes", ["2 columns and 3"], x=images, y=sets, classes=[*"abc"])
+    together("parted.npz", "a name with a ;", ["has a ; in its name"], x=images, y=sets, classes=["a;b", "c"])
     together(
         "nolabel.npz", "a label that is NaN", [items[0], "label is missing", *items[2:]], x=images, y=[0, np.nan, 1, 2]
     )
@@ -698,7 +722,8 @@ def _series(folder: Path) -> list[Nasty]:
     )
     add("stamps", head.replace("Stamps false", "Stamps true") + "(0,1):a\n", "time stamps", ["time stamps"])
     target = head.replace("@classLabel true a b", "@targetLabel true")
-    add("target", target + "1,2,3:0.5\n", "targets that are numbers", ["numbers as targets"])
+    add("target", target + "1,2,3:0.5\n1,2,3:?\n1,2,3\n", "targets", [good, "target '?' is no number", "cut short"])
+    add("both", head.replace("@data", "@targetLabel true\n@data") + "1,2,3:a\n", "classes and targets", ["says both"])
     add("nodata", head.replace("@data\n", ""), "no @data", ["no @data"])
     add("nothing", head, "no series", ["no series"])
     add("tag", "@problemName x\n@colour red\n@data\n1:a\n", "an unknown header", ["@colour"])
@@ -707,6 +732,398 @@ def _series(folder: Path) -> list[Nasty]:
     add("typescript", "import { x } from 'y';\n", "TypeScript called .ts", ["line 1"])
     add("crlf", (head + "1,2,3:a\n").replace("\n", "\r\n"), "Windows line ends", [good])
     add("bom", b"\xef\xbb\xbf" + (head + "1,2,3:a\n").encode(), "a byte order mark", [good])
+    return out
+
+
+# ---- volumes
+
+
+def nifti(shape: tuple[int, ...], data: bytes, code: int = 2, bits: int = 8, at: Any = None) -> bytes:
+    """A NIfTI-1 file that declares any shape and type; `at` packs further fields: `{offset: (format, *values)}`."""
+    header = bytearray(352)
+    header[:4], header[344:348] = struct.pack("<i", 348), b"n+1\0"
+    struct.pack_into(f"<{1 + len(shape)}h", header, 40, len(shape), *shape)
+    struct.pack_into("<hh", header, 70, code, bits)
+    struct.pack_into("<8f", header, 76, 1, 1, 1, 1, 1, 1, 1, 1)
+    struct.pack_into("<f", header, 108, 352)
+    for place, (layout, *values) in (at or {}).items():
+        struct.pack_into(layout, header, place, *values)
+    return bytes(header) + data
+
+
+def _nifti(folder: Path) -> list[Nasty]:
+    out: list[Nasty] = []
+
+    def add(name: str, data: bytes, what: str, expected: np.ndarray | str) -> None:
+        (folder / name).write_bytes(data)
+        out.append(Nasty(folder / name, what, [expected]))
+
+    cells = np.random.default_rng(0).integers(0, 256, (1, 3, 4, 5), dtype=np.uint8)
+    stored = cells[0, :, :, ::-1].tobytes()  # without an orientation x runs from right to left
+    whole = nifti((5, 4, 3), stored)
+    add("fine.nii", whole, "a NIfTI among nasty ones", cells)
+    add("fine.nii.gz", gzip.compress(whole), "the same gzipped", cells)
+    add("plain.nii.gz", whole, "called .gz and not gzipped", cells)
+    add("packed.nii", gzip.compress(whole), "gzipped and not called so", cells)
+    add("zero.nii", b"", "a NIfTI of 0 bytes", "empty (0 bytes)")
+    add("text.nii", b"no volume" * 99, "text called .nii", "not a nifti")
+    add("head.nii", whole[:200], "a NIfTI cut within its header", "cut short")
+    add("cut.nii", whole[:-7], "a NIfTI cut short", "cut short")
+    add("longer.nii", whole + b"more", "a NIfTI with more than it declares", "longer than it says")
+    packed = gzip.compress(whole)
+    add("cut.nii.gz", packed[: len(packed) // 2], "a gzipped NIfTI cut in half", "cut short")
+    add("sum.nii.gz", packed[:-8] + bytes(4) + packed[-4:], "a gzipped NIfTI with a wrong checksum", "crc")
+    add("less.nii.gz", gzip.compress(whole[:-7]), "a gzipped NIfTI that holds less than it declares", "cut short")
+    add("more.nii.gz", gzip.compress(whole + bytes(99)), "a gzipped NIfTI that holds more", "longer than it says")
+    add("bomb.nii.gz", gzip.compress(whole + bytes(40 << 20)), "40 MB of zeros behind a volume", "longer than it says")
+    add("huge.nii", nifti((30_000,) * 3, stored), "a NIfTI that declares 27 TB", "30000x30000x30000")
+    add("huge.nii.gz", gzip.compress(nifti((900,) * 3, stored)), "the same gzipped", "cannot hold")
+    add("minus.nii", nifti((5, -4, 3), stored), "a negative size", "impossible shape")
+    add("axes.nii", nifti((5, 4, 3, 1, 1, 2), stored), "six axes", "6 axes")
+    add("none.nii", nifti((5, 4, 3), stored, at={40: ("<h", 0)}), "no axes", "declares 0 axes")
+    add("code.nii", nifti((5, 4, 3), stored, 77), "an unknown type", "datatype 77")
+    add("complex.nii", nifti((5, 4, 3), stored * 8, 32, 64), "complex numbers", "integers, floats or rgb")
+    add("start.nii", nifti((5, 4, 3), stored, at={108: ("<f", 1e30)}), "values that begin beyond the end", "declares")
+    add(
+        "nowhere.nii", nifti((5, 4, 3), stored, at={108: ("<f", np.nan)}), "values that begin nowhere", "makes no sense"
+    )
+    turned = {252: ("<hh", 0, 1), 76: ("<f", 7)}
+    add("qform.nii", nifti((5, 4, 3), stored, at=turned), "a rotation that is none", "makes no sense")
+    add("sform.nii", nifti((5, 4, 3), stored, at={254: ("<h", 1)}), "axes of length zero", "orientation")
+    add("ni1.nii", nifti((5, 4, 3), b"", at={344: ("4s", b"ni1\0")}), "a pair without its values", "not beside it")
+    analyze = nifti((5, 4, 3), b"", at={344: ("4s", bytes(4))})
+    add("old.hdr", analyze, "an ANALYZE header", "analyze")
+    real = np.arange(60, dtype="<f4")
+    real[7] = np.nan
+    add("nan.nii", nifti((5, 4, 3), real.tobytes(), 16, 32), "NaN outside of the brain", "1 of 60 values is nan")
+    wide = (np.arange(60, dtype="<f8") * 1e300).tobytes()
+    add("wide.nii", nifti((5, 4, 3), wide, 64, 64), "values beyond float32", "infinite")
+    return out
+
+
+def dicom(pixels: np.ndarray, syntax: str = "1.2.840.10008.1.2.1", **elements: Any) -> bytes:
+    """A DICOM file of (H, W) pixels; an element that is None is left out."""
+    from pydicom.dataset import Dataset, FileMetaDataset
+
+    dataset, bits = Dataset(), pixels.dtype.itemsize * 8
+    dataset.file_meta = FileMetaDataset()
+    values = {
+        "SOPClassUID": "1.2.840.10008.5.1.4.1.1.7",
+        "SOPInstanceUID": "1.2.3.4",
+        "Rows": pixels.shape[0],
+        "Columns": pixels.shape[1],
+        "SamplesPerPixel": 1,
+        "PhotometricInterpretation": "MONOCHROME2",
+        "BitsAllocated": bits,
+        "BitsStored": bits,
+        "HighBit": bits - 1,
+        "PixelRepresentation": 0,
+        "PixelData": pixels.tobytes(),
+        **elements,
+    }
+    for name, value in values.items():
+        if value is not None:
+            setattr(dataset, name, value)
+    dataset.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.1"
+    stream = io.BytesIO()
+    dataset.save_as(stream, enforce_file_format=True)
+    data, plain = stream.getvalue(), b"\x02\x00\x10\x00UI\x14\x001.2.840.10008.1.2.1\0"
+    other = syntax.encode() + b"\0" * (len(syntax) % 2)
+    named = plain[:6] + struct.pack("<H", len(other)) + other
+    if syntax == "1.2.840.10008.1.2.1":
+        return data
+    at = data.index(plain)  # the group's length is that of what follows it
+    (length,) = struct.unpack_from("<I", data, 140)
+    data = data[:140] + struct.pack("<I", length + len(named) - len(plain)) + data[144:]
+    return data[:at] + named + data[at + len(plain) :]
+
+
+def _dicom(folder: Path) -> list[Nasty]:
+    out: list[Nasty] = []
+
+    def add(name: str, data: bytes, what: str, expected: np.ndarray | str) -> None:
+        (folder / name).write_bytes(data)
+        out.append(Nasty(folder / name, what, [expected]))
+
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 8), dtype=np.uint8)
+    whole = dicom(pixels)
+    add("fine.dcm", whole, "a DICOM among nasty ones", pixels[None])
+    add("IM0001", whole, "a DICOM without a suffix", pixels[None])
+    add("odd.dcm", dicom(pixels[:3, :3].copy()), "an odd number of pixels, padded to even", pixels[None, :3, :3])
+    add("zero.dcm", b"", "a DICOM of 0 bytes", "empty (0 bytes)")
+    add("text.dcm", b"no picture" * 99, "text called .dcm", "not a dicom file")
+    add("head.dcm", whole[:131], "a DICOM cut within its preamble", "not a dicom file")
+    add("meta.dcm", whole[:150], "a DICOM cut within its meta elements", "holds no picture")
+    add("cut.dcm", whole[:-20], "a DICOM cut short", "cut short")
+    add("none.dcm", dicom(pixels, PixelData=None), "no pixel data", "no pixel data")
+    add("report.dcm", dicom(pixels, PixelData=None, Rows=None), "a report", "holds no picture")
+    add("huge.dcm", dicom(pixels, Rows=65_535, Columns=65_535), "65,535 x 65,535 pixels", "65,535 x 65,535")
+    add("frames.dcm", dicom(pixels, NumberOfFrames=99_999_999), "10^8 frames", "99,999,999 frames")
+    add("lie.dcm", dicom(pixels, Rows=60), "more rows than there are", "cut short")
+    add("empty.dcm", dicom(pixels, Columns=0), "no columns", "6 x 0 pixels")
+    add("bits.dcm", dicom(pixels, BitsAllocated=12), "12 bits in a row", "12 bits")
+    add("stored.dcm", dicom(pixels, BitsStored=99), "99 bits of 8", "99 of 8 bits")
+    add("palette.dcm", dicom(pixels, PhotometricInterpretation="PALETTE COLOR"), "a palette", "palette color")
+    add("samples.dcm", dicom(pixels, SamplesPerPixel=4), "four colours", "4 samples")
+    add("slope.dcm", dicom(pixels, RescaleSlope=1e300, RescaleIntercept=0), "a slope of 10^300", "infinite")
+    for name, uid, words in (
+        ("lossless", "1.2.840.10008.1.2.4.70", "jpeg lossless"),
+        ("jpegls", "1.2.840.10008.1.2.4.80", "jpeg-ls lossless image compression (1.2.840.10008.1.2.4.80)"),
+        ("video", "1.2.840.10008.1.2.4.102", "mpeg-4"),
+        ("unknown", "1.2.3.4.5", "transfer syntax 1.2.3.4.5"),
+        ("deflated", "1.2.840.10008.1.2.1.99", "deflated explicit vr little endian"),
+        ("jpeg2000", "1.2.840.10008.1.2.4.90", "broken dicom"),  # whose pixels are none
+    ):
+        add(f"{name}.dcm", dicom(pixels, uid), f"the transfer syntax {words}", words)
+    for name, numbers, words in (
+        ("gap", (0, 1, 2, 4, 5), "not evenly spaced"),
+        ("same", (0, 1, 2, 2, 3), "lie at the same place"),
+        ("one", (0,), "only slice"),
+        ("bad", (0, 1, None, 3), "holds no picture"),
+    ):
+        (folder / name).mkdir()
+        for i, number in enumerate(numbers):
+            place = {"ImageOrientationPatient": [1, 0, 0, 0, 1, 0], "PixelSpacing": [1, 1]}
+            place |= {"Rows": None} if number is None else {"ImagePositionPatient": [0, 0, number]}
+            (folder / name / f"{i}.dcm").write_bytes(dicom(pixels, **place))
+        out.append(Nasty(folder / name, f"a series: {words}", [words]))
+    return out
+
+
+# ---- tar, TIFF, tables
+
+
+def tar(members: dict[str, bytes | tarfile.TarInfo], mode: str = "w", form: int = tarfile.PAX_FORMAT) -> bytes:
+    """A tar archive of files and, where a `TarInfo` is given, of anything."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode=mode, format=form) as archive:
+        for name, what in members.items():
+            info = what if isinstance(what, tarfile.TarInfo) else tarfile.TarInfo(name)
+            if isinstance(what, bytes):
+                info.size = len(what)
+            archive.addfile(info, io.BytesIO(what) if isinstance(what, bytes) else None)
+    return stream.getvalue()
+
+
+def entry(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
+    """An entry of a tar that is no file."""
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname, info.devmajor, info.devminor = kind, target, 1, 5
+    return info
+
+
+def resealed(data: bytes, at: int, change: bytes, to: int) -> bytes:
+    """A tar whose header at byte `at` has `change` in it from byte `to` on, its checksum right."""
+    header = bytearray(data[at : at + 512])
+    header[to : to + len(change)] = change
+    total = sum(header[:148]) + sum(header[156:]) + 8 * 32
+    header[148:156] = b"%06o\0 " % total
+    return data[:at] + bytes(header) + data[at + 512 :]
+
+
+def _tars(folder: Path) -> list[Nasty]:
+    rgb = picture()
+    png = encoded(Image.fromarray(rgb), "PNG")
+    good = {
+        "fine.png": ("a picture among nasty ones", first(rgb)),
+        "дом/with a space.png": ("a member with an unusual name", first(rgb)),
+        "x" * 200 + ".png": ("a name of 204 letters", first(rgb)),
+    }
+    bad: dict[str, tuple[str, bytes | tarfile.TarInfo, str]] = {
+        "../../escape.png": ("a path that leaves the archive", png, "path traversal"),
+        "/absolute.png": ("an absolute path", png, "path traversal"),
+        "c:/windows.png": ("a path with a drive", png, "path traversal"),
+        "zero.png": ("a member of 0 bytes", b"", "empty (0 bytes)"),
+        "link.png": ("a link out", entry("link.png", tarfile.SYMTYPE, "/etc/passwd"), "is a link (/etc/passwd)"),
+        "hard.png": ("a hard link", entry("hard.png", tarfile.LNKTYPE, "fine.png"), "is a link (fine.png)"),
+        "device.png": ("a device", entry("device.png", tarfile.CHRTYPE), "is a device"),
+        "block.png": ("a block device", entry("block.png", tarfile.BLKTYPE), "is a device"),
+        "pipe.png": ("a named pipe", entry("pipe.png", tarfile.FIFOTYPE), "named pipe"),
+        "half.png": ("a broken picture", png[: len(png) // 2], "broken png"),
+    }
+    out = []
+    inside: dict[str, bytes | tarfile.TarInfo] = dict.fromkeys(good, png) | {name: bad[name][1] for name in bad}
+    for name, mode in (
+        ("nasty.tar", "w"),
+        ("nasty.tar.gz", "w:gz"),
+        ("nasty.tar.bz2", "w:bz2"),
+        ("nasty.tar.xz", "w:xz"),
+    ):
+        (folder / name).write_bytes(tar(inside, mode))
+        out += [Nasty(folder / name, what, [wanted], member) for member, (what, wanted) in good.items()]
+        out += [Nasty(folder / name, what, [words], member) for member, (what, _, words) in bad.items()]
+    out.append(Nasty(folder / "nasty.tar", "a member that is not there", ["missing.png"], "missing.png"))
+
+    plain = tar({"a.png": png, "b.png": png})
+    second = 512 + -(-len(png) // 512) * 512
+    sparse = resealed(plain, second, b"S", 156)
+    long = tar({"y" * 200: png}, form=tarfile.GNU_FORMAT)
+    pax = tar({"z" * 200: png})
+    whole = {
+        "cut.tar": (plain[: second - 9], "a tar cut within a member", "cut short"),
+        "end.tar": (plain[:second], "a tar without its end mark", "cut short"),
+        "sum.tar": (plain[:second] + b"\xff" + plain[second + 1 :], "a header with a wrong checksum", "broken tar"),
+        "huge.tar": (resealed(plain, second, b"77777777777\0", 124), "a member of 8 GB", "cut short"),
+        "minus.tar": (resealed(plain, second, b"\xff" * 12, 124), "a member of -1 bytes", "cut short"),
+        "sparse.tar": (sparse, "a sparse member", "sparse"),
+        "long.tar": (resealed(long, 0, b"77777777777\0", 124), "a name of 8 GB", "header of"),
+        "pax.tar": (pax[:512] + b"999999 path=x\n" + pax[526:], "a pax header that lies", "pax header"),
+        "cut.tar.gz": (tar({"a.png": png}, "w:gz")[:-20], "a tar.gz cut short", "cut short"),
+        "cut.tar.xz": (tar({"a.png": png}, "w:xz")[:-20], "a tar.xz cut short", ""),
+        "noise.tar.gz": (b"\x1f\x8b\x08\0" + bytes(range(200)), "noise called .tar.gz", "damaged"),
+        "text.tar.bz2": (b"BZh9 no archive", "text called .tar.bz2", ""),
+        "bomb.tar.bz2": (tar({"a.png": bytes(40 << 20)}, "w:bz2"), "40 MB of zeros in a tar.bz2", "packed size"),
+        "bomb.tar.gz": (gzip.compress(bytes(40 << 20), 9), "40 MB of zeros called .tar.gz", "packed size"),
+        "bomb.tar.xz": (tar({"a.png": bytes(40 << 20)}, "w:xz"), "40 MB of zeros in a tar.xz", "packed size"),
+    }
+    for name, (data, what, words) in whole.items():
+        (folder / name).write_bytes(data)
+        out.append(Nasty(folder / name, what, [words], "a.png"))
+    return out
+
+
+def _tiffs(folder: Path) -> list[Nasty]:
+    out: list[Nasty] = []
+    rng = np.random.default_rng(0)
+    bands = rng.integers(0, 65536, (5, 12, 17), dtype=np.uint16)
+
+    def add(name: str, data: bytes, what: str, expected: np.ndarray | str) -> None:
+        (folder / name).write_bytes(data)
+        out.append(Nasty(folder / name, what, [expected]))
+
+    def written(array: np.ndarray, **options: Any) -> bytearray:
+        stream = io.BytesIO()
+        options = {"photometric": "minisblack", "planarconfig": "separate"} | options
+        tifffile.imwrite(stream, array, metadata=None, **options)
+        return bytearray(stream.getvalue())
+
+    def tagged(data: bytearray, tag: int, value: int) -> bytes:
+        """The first directory's `tag` with another value."""
+        with tifffile.TiffFile(io.BytesIO(data)) as opened:
+            found = opened.pages[0].tags[tag]
+            kind = {3: "<H", 4: "<I", 16: "<Q"}[int(found.dtype)]
+            struct.pack_into(kind, data, found.valueoffset, value)
+        return bytes(data)
+
+    plain, packed = written(bands), written(bands, compression="zlib")
+    add("fine.tif", bytes(plain), "five bands of 16 bits", bands)
+    for share in (0.1, 0.5, 0.99):
+        add(f"cut{share}.tif", bytes(plain[: int(share * len(plain))]), "five bands cut short", "")
+        add(f"cutz{share}.tif", bytes(packed[: int(share * len(packed))]), "five packed bands cut short", "")
+    add("wide.tif", tagged(written(bands), 256, 60_000), "five bands that declare 60,000 columns", "")
+    add("bomb.tif", tagged(written(bands, compression="zlib"), 256, 4_000_000), "a TIFF of 4,000,000 columns", "bomb")
+    zeros = np.zeros((5, 4000, 4000), np.uint8)
+    add("zeros.tif", bytes(written(zeros, compression="zstd")), "80 MB of zeros in some KB", "bomb")
+    add("tile.tif", tagged(written(bands, tile=(16, 16)), 322, 60_000), "tiles larger than memory", "")
+    add("samples.tif", tagged(written(bands), 277, 60_000), "60,000 samples a pixel", "")
+    add("complex.tif", bytes(written(bands.astype(np.complex64))), "complex numbers", "unknown kind")
+    holes = rng.normal(size=(4, 6, 7)).astype(np.float32)
+    holes[1, 2, 3] = np.nan
+    add("nan.tif", bytes(written(holes)), "a NaN in four bands", "1 of 168 values is nan or infinite")
+    damaged = bytearray(packed)
+    damaged[-40:-20] = bytes(20)
+    add("damaged.tif", bytes(damaged), "packed bands with zeroed bytes", "")
+    loop = written(bands[:1, None].repeat(2, 0)[:, 0], planarconfig=None)
+    with tifffile.TiffFile(io.BytesIO(loop)) as opened:
+        second = opened.pages[1].offset
+    count = struct.unpack_from("<H", loop, second)[0]
+    struct.pack_into("<I", loop, second + 2 + 12 * count, second)
+    add("loop.tif", bytes(loop), "a directory that is followed by itself", "in a circle")
+    return out
+
+
+def _tables(folder: Path) -> list[Nasty]:
+    out: list[Nasty] = []
+    names = ",".join(f"t{i}" for i in range(8))
+    steps = np.arange(8, dtype=np.float32)[None]
+    good = "0,1,2,3,4,5,6,7"
+
+    def add(name: str, text: str | bytes, what: str, expected: list[Any], many: bool = True) -> None:
+        (folder / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+        out.append(Nasty(folder / name, what, expected, many=many))
+
+    head = f"{names},label\n"
+    add("fine.csv", f"{head}{good},a\n", "a table among nasty ones", [steps])
+    add("bom.csv", f"\ufeff{head}{good},a\n", "a byte order mark", [steps])
+    add("wide.csv", f"{head}{good},a\n".encode("utf-16"), "UTF-16", [steps])
+    add("crlf.csv", f"{head}{good},a\n".replace("\n", "\r\n"), "Windows line ends", [steps])
+    add("semicolons.csv", f"{head}{good},a\n".replace(",", ";"), "semicolons", [steps])
+    add("ragged.csv", f"{head}{good},a\n1,2\n{good},b\n", "a row too short", [steps, "line 3: it has 2 cells", steps])
+    add(
+        "word.csv",
+        f"{head}{good},a\n{good},b\n0,1,two,3,4,5,6,7,a\n" + f"{good},a\n" * 3,
+        "a word among numbers",
+        [steps, steps, "line 4: 'two' is not a number", steps, steps, steps],
+    )
+    add("hole.csv", f"{head}0,1,,3,4,5,6,7,a\n{good},b\n", "a hole", ["line 2: 1 of 8 values is missing", steps])
+    add("short.csv", f"{head}0,1,2,,,NaN,,,a\n{good},b\n", "a series that ends early", [steps[:, :3], steps])
+    add("blank.csv", f"{head}{good},\n{good},b\n", "no label", ["line 2: its label is missing", steps])
+    add(
+        "quote.csv",
+        f'{head}{good},"a\n{good},b\n',
+        "a quote that is never closed",
+        ["line 2: a quote is opened", steps],
+    )
+    add("infinite.csv", f"{head}0,1,2,3,4,5,6,1e999,a\n{good},b\n", "an infinite value", ["nan or infinite", steps])
+    add(
+        "ask.csv",
+        f"{names},u,v\n{good},a,x\n{good},b,x\n{good},a,y\n",
+        "two columns for the label",
+        ["say it: --target"],
+    )
+    add("zero.csv", b"", "a table of 0 bytes", ["empty (0 bytes)"])
+    add("lines.csv", b"\n\n\n", "blank lines alone", ["no rows"])
+    add("header.csv", head, "a header alone", ["a header and no rows"])
+    add("twice.csv", f"label,{head}a,{good},b\n", "two columns of one name", ["two columns called 'label'"])
+    add("latin.csv", f"{head}{good},süß\n".encode("latin-1"), "Latin-1", ["is no utf-8 text"])
+    add("bytes.csv", bytes(range(256)) * 4, "bytes called .csv", [""])
+    add("zeros.csv", bytes(999), "zeros called .csv", ["zero bytes"])
+    add("text.parquet", b"PAR1 no table" * 9, "text called .parquet", ["broken parquet"])
+    stream = io.BytesIO()
+    columns = {f"t{i}": [float(i)] * 3 for i in range(8)} | {"label": ["a", "b", "a"]}
+    parquet.write_table(pyarrow.table(columns), stream)
+    data = stream.getvalue()
+    add("fine.parquet", data, "a Parquet table", [steps] * 3)
+    for share in (0.1, 0.5, 0.99):
+        add(f"cut{share}.parquet", data[: int(share * len(data))], "a Parquet file cut short", ["parquet"])
+    add(
+        "one.csv",
+        "x,y\n1,2\n3,oops\n5,6\n7,8\n9,1\n2,3\n",
+        "a word in a table that is one item",
+        ["line 3: 'oops' is not a number"],
+        many=False,
+    )
+    add("gap.csv", "x,y\n1,2\n3\n", "a row too short in one item", ["line 3: it has 1 cells"], many=False)
+    return out
+
+
+def manifests(folder: Path) -> dict[str, tuple[Path, list[str], list[str]]]:
+    """Tables that list pictures, by what is wrong: the table, files that are left, words of each error in order."""
+    folder.mkdir(parents=True)
+    png = encoded(Image.fromarray(picture()), "PNG")
+    for name in ("a.png", "b.png", "c.png"):
+        (folder / name).write_bytes(png)
+    (folder / "folder.png").mkdir()
+    os.mkfifo(folder / "pipe.png")
+    with zipfile.ZipFile(folder / "z.zip", "w") as archive:
+        archive.writestr("x.png", png)
+    cases: dict[str, tuple[str, list[str], list[str]]] = {
+        "blank path": ("a.png,x\n,y\nb.png,y\n", ["a.png", "b.png"], ["line 3: has no path"]),
+        "missing file": ("a.png,x\nno.png,y\nb.png,y\n", ["a.png", "b.png"], ["line 3: there is no file no.png"]),
+        "blank label": ("a.png,x\nb.png,\nc.png,y\n", ["a.png", "c.png"], ["line 3: its label is missing"]),
+        "two labels": ("a.png,x\na.png,y\nb.png,y\n", ["b.png"], ["line 2: two labels", "line 3: two labels"]),
+        "same label twice": ("a.png,x\n./a.png,x\nb.png,y\n", ["a.png", "b.png"], []),
+        "a folder": ("a.png,x\nfolder.png,y\nb.png,y\n", ["a.png", "b.png"], ["folder.png is an empty folder"]),
+        "out of a zip": ("a.png,x\nz.zip!../a.png,y\nz.zip!x.png,y\n", ["a.png", "x.png"], ["points outside"]),
+        "not in the zip": ("a.png,x\nz.zip!y.png,y\nb.png,y\n", ["a.png", "b.png"], ["no file z.zip!y.png"]),
+        "a name too long": (f"a.png,x\n{'x' * 300}.png,y\nb.png,y\n", ["a.png", "b.png"], ["there is no file"]),
+        "an address": ("a.png,x\nhttps://e.org/x.png,y\nb.png,y\n", ["a.png", "b.png"], ["there is no file https"]),
+        "a quote": ('a.png,x\n"b.png,y\nc.png,y\n', ["a.png", "c.png"], ["line 3: a quote is opened"]),
+    }
+    out = {}
+    for i, (what, (text, left, errors)) in enumerate(cases.items()):
+        (folder / f"{i}.csv").write_text("path,label\n" + text)
+        out[what] = (folder / f"{i}.csv", left, errors)
     return out
 
 

@@ -11,6 +11,7 @@ if "OMP_WAIT_POLICY" not in os.environ:
 
 from gridsight.core.console import Console, dumps
 from gridsight.core.errors import GridsightError, UsageError
+from gridsight.core.ranks import says, world_size
 from gridsight.core.settings import parse
 from gridsight.verbs import VERBS
 
@@ -64,6 +65,8 @@ def _run(words: list[str], console: Console) -> int:
         raise UsageError(f"the verb comes first: gridsight VERB {verb} ...; see gridsight --help")
     VERBS.require(verb)
     entry = VERBS.get(verb)
+    if world_size() > 1 and not entry.tags.get("processes"):
+        raise UsageError(f"gridsight {verb} works in one process; torchrun is for train and resume")
     try:
         settings = parse(entry.tags["settings"], verb, rest)
     except SystemExit:  # argparse leaves so after --help
@@ -81,6 +84,8 @@ def _help() -> str:
 
 
 def _fail(message: str, code: int, as_json: bool) -> int:
+    if not says(message):
+        return code
     if as_json:
         print(dumps({"error": message}))
     print(f"gridsight: {message}", file=sys.stderr)

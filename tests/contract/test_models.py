@@ -328,7 +328,8 @@ def test_receptive_field_is_the_measured_one(small: Small, ndim: int) -> None:
     for axis in range(ndim):
         # long along one axis only: a large volume would take minutes
         spatial = [shortest(small)] * ndim
-        spatial[axis] = known[-1].size[axis] + 8 * known[-1].jump[axis]
+        local = [field for field in known if field.size[axis] is not None][-1]  # a recurrent layer sees everything
+        spatial[axis] = local.size[axis] + 8 * local.jump[axis]
         measured = measured_fields(small.build_for(tuple(spatial)), CHANNELS, spatial)
         for stage, field in enumerate(measured):
             for part in ("size", "jump", "start"):
@@ -346,6 +347,7 @@ def shortest(small: Small) -> int:
     raise AssertionError("no size below 40 is enough")
 
 
+@pytest.mark.filterwarnings("ignore:The tensor attributes self.rnn._flat_weights")  # of PyTorch's own GRU
 @pytest.mark.parametrize("small", [pytest.param(family[0], id=family[0].entry.name) for family in families()])
 def test_export_equals_eager(small: Small) -> None:
     ndim = small.entry.tags["ndims"][0]
@@ -363,3 +365,68 @@ def test_a_cut_shortcut_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resnet.Pad, "forward", lambda self, x: forward(self, x.detach()))
     with pytest.raises(AssertionError):
         test_autograd_equals_finite_difference(Small(MODELS.get("resnet20")), 2)
+
+
+masked_and_ndim = pytest.mark.parametrize(
+    ("small", "ndim"), [p for p in variants_and_ndims() if p.values[0].entry.tags["masked"]]
+)
+
+
+def padded(items: list[Tensor], extra: int) -> tuple[Tensor, Tensor]:
+    """The items in one batch with `extra` cells of padding beyond the largest, filled with nonsense, and the mask."""
+    spatial = [max(item.shape[1 + axis] for item in items) + extra for axis in range(items[0].dim() - 1)]
+    x = torch.full((len(items), len(items[0]), *spatial), 7.0, dtype=items[0].dtype)
+    mask = torch.zeros(len(items), *spatial, dtype=torch.bool)
+    for i, item in enumerate(items):
+        place = tuple(slice(size) for size in item.shape[1:])
+        x[(i, slice(None), *place)] = item
+        mask[(i, *place)] = True
+    return x, mask
+
+
+def unequal(ndim: int, count: int = 3) -> list[Tensor]:
+    sizes = [tuple(11 + (3 * i + 2 * axis) % 8 for axis in range(ndim)) for i in range(count)]
+    return [noise(CHANNELS, *size, seed=i, dtype=torch.float64) for i, size in enumerate(sizes)]
+
+
+@masked_and_ndim
+def test_padding_changes_no_answer(small: Small, ndim: int) -> None:
+    items = unequal(ndim)
+    net = trained(small.build(ndim).double(), noise(4, CHANNELS, *(16,) * ndim, dtype=torch.float64))
+    alone = torch.cat([net(item[None]) for item in items])
+    for extra in (0, 1, 6):
+        torch.testing.assert_close(net(*padded(items, extra)), alone, rtol=1e-10, atol=1e-10)
+    x, mask = padded(items, 3)
+    torch.testing.assert_close(net.float()(x.float(), mask), alone.float(), rtol=1e-4, atol=1e-5 * scale(alone))
+    with torch.no_grad():  # the control: without the mask, padding is read
+        assert (net.double()(x) - alone).abs().max() > 1e-4
+
+
+@masked_and_ndim
+def test_padding_changes_no_step_of_training(small: Small, ndim: int) -> None:
+    """Logits, gradients and running statistics, in training mode; norms take the real cells of the batch."""
+    items = unequal(ndim)
+
+    def step(extra: int) -> tuple[Tensor, dict[str, Tensor]]:
+        net = uneven(small.build(ndim).double()).train()
+        x, mask = padded(items, extra)
+        torch.manual_seed(0)  # dropout acts after the cells are pooled
+        logits = net(x, mask)
+        logits.square().sum().backward()
+        found = {name: p.grad for name, p in net.named_parameters() if p.grad is not None}
+        assert all(bool(g.isfinite().all()) for g in found.values())
+        return logits, found | dict(net.named_buffers())
+
+    (few, few_tensors), (many, many_tensors) = step(0), step(5)
+    torch.testing.assert_close(many, few, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(many_tensors, few_tensors, rtol=1e-9, atol=1e-9)
+
+
+@masked_and_ndim
+def test_a_full_mask_is_no_mask(small: Small, ndim: int) -> None:
+    x = small.x(ndim, dtype=torch.float64)
+    torch.manual_seed(0)
+    plain = small.build(ndim).double().train()(x)
+    torch.manual_seed(0)
+    net = small.build(ndim).double().train()
+    torch.testing.assert_close(net(x, torch.ones(len(x), *x.shape[2:], dtype=torch.bool)), plain)

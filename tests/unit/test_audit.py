@@ -54,6 +54,9 @@ COPIES = {
     "5 % darker": lambda x: brighter(x, 0.95),
     "three quarters": lambda x: resized(x, 36),
     "enlarged": lambda x: resized(x, 72),
+    "aside": lambda x: jpeg(np.pad(x, ((0, 2), (1, 0), (0, 0)), mode="edge")[2:, :-1], 85),
+    "5 % cut off": lambda x: jpeg(x[1:-1, 2:], 85),
+    "mirrored": lambda x: jpeg(x[:, ::-1], 85),
 }
 
 
@@ -198,36 +201,26 @@ def test_arrays_series_and_sounds(tmp_path):
 # ---- near-duplicates
 
 
-def test_near_duplicates_equal_a_plain_search():
-    """The tree and the projection leave no pair out: compared with all correlations."""
+def test_candidates_equal_a_plain_search():
+    """The projection leaves no pair out: compared with all distances, each item with a bound of its own."""
     rng = np.random.default_rng(0)
-    grids = rng.normal(size=(1500, 1, 8, 8)).astype(np.float32)
+    v = rng.normal(size=(1500, 64)).astype(np.float32)
     for i in range(200):
-        grids[1300 + i] = grids[i] + rng.normal(0, 0.02 + 0.0015 * i, (1, 8, 8))
-    fine, _ = duplicates._units(grids)
-    squared = 0.08
-    a, b, complete = duplicates._candidates(fine, squared)
-    plain = np.argwhere(np.triu(2 - 2 * fine @ fine.T <= squared, 1))
-    assert complete and sorted(zip(a.tolist(), b.tolist(), strict=True)) == [tuple(pair) for pair in plain.tolist()]
-    assert 50 < len(plain) < 200
-
-
-def test_the_unexplained_share_equals_least_squares():
-    rng = np.random.default_rng(1)
-    grids = rng.normal(size=(6, 1, 9, 9)).astype(np.float32)
-    grids[1] = grids[0] + rng.normal(0, 0.2, (1, 9, 9))
-    fine, _ = duplicates._units(grids)
-    a, b = np.array([0, 2, 4]), np.array([1, 3, 5])
-    got = duplicates._left_over(grids, fine, a, b)
-    bends = duplicates._laplacian(grids).reshape(6, -1)
-    for i, (first, second) in enumerate(zip(a, b, strict=True)):
-        shares = []
-        for x, y in ((first, second), (second, first)):
-            design = np.stack([np.ones(81), grids[x].ravel(), bends[x]], 1)
-            target = grids[y].ravel() - grids[y].mean()
-            rest = target - design @ np.linalg.lstsq(design, target, rcond=None)[0]
-            shares.append((rest**2).sum() / (target**2).sum())
-        assert got[i] == pytest.approx(min(shares), abs=1e-4)
+        v[1300 + i] = v[i] + rng.normal(0, 0.02 + 0.0015 * i, 64)
+    v[1280:1290] = v[6] + rng.normal(0, 0.01, (10, 64))  # of ten nearly equal ones, the nearest are kept
+    v /= np.linalg.norm(v, axis=1, keepdims=True)
+    v[1290:1300] = v[1000]  # of equal ones all
+    bounds = rng.uniform(0.02, 0.15, 1500).astype(np.float32)
+    a, b, complete = duplicates._candidates(v, bounds)
+    squared = 2 - 2 * v.astype(float) @ v.T.astype(float)
+    np.fill_diagonal(squared, 9)
+    nearest = np.zeros((1500, 1500), bool)
+    nearest[np.arange(1500)[:, None], np.argsort(squared, 1)[:, : duplicates.NEAREST]] = True
+    within = (squared <= bounds) & (squared <= bounds[:, None])
+    wanted = within & ((squared <= duplicates.EQUAL) | nearest | nearest.T)
+    plain = [tuple(pair) for pair in np.argwhere(np.triu(wanted)).tolist()]
+    assert complete and sorted(zip(a.tolist(), b.tolist(), strict=True)) == plain
+    assert 100 < len(plain) < 250 and wanted.sum() + 20 < within.sum()
 
 
 def test_look_alikes_are_no_near_duplicates():
@@ -237,30 +230,44 @@ def test_look_alikes_are_no_near_duplicates():
 
     def stroke():
         slant, thick, shift = rng.normal(0, 0.25), rng.uniform(1.2, 2.0), rng.normal(0, 0.3)
-        return 255 * np.exp(-(((x - 14 - shift - slant * (y - 14)) / thick) ** 2)) * (abs(y - 14) < rng.uniform(8, 11))
+        wave = np.interp(np.arange(28), np.linspace(0, 27, 7), rng.normal(0, 0.4, 7))[:, None]  # a hand is not steady
+        line = np.exp(-(((x - 14 - shift - slant * (y - 14) - wave) / thick) ** 2))
+        return 255 * line * (abs(y - 14) < rng.uniform(8, 11))
 
     pictures = np.stack([stroke() for _ in range(800)])[:, None].astype(np.uint8)
-    unit = duplicates._units(pictures.astype(np.float32))[0]
-    plain = int((np.triu(unit @ unit.T, 1) > 0.98).sum())
+    unit = pictures.reshape(800, -1) - pictures.reshape(800, -1).mean(1, keepdims=True)
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    plain = int((np.triu(unit @ unit.T, 1) > 0.97).sum())
     assert plain > 1000  # a plain threshold cries wolf
-    copies = np.stack([jpeg(picture[0], 95)[None] for picture in pictures[:50]])
+    copies = [jpeg(picture[0], 95)[None] for picture in pictures[:50]]
+    copies += [np.roll(picture, 1, axis=2) for picture in pictures[50:75]]
+    copies += [picture[..., ::-1] for picture in pictures[75:100]]
     near = near_duplicates(np.concatenate([pictures, copies]))
     found = {tuple(pair) for pair in near.pairs.tolist()}
-    planted = {(i, 800 + i) for i in range(50)}
-    assert len(found & planted) >= 45 and len(found - planted) <= 0.02 * plain
+    planted = {(i, 800 + i) for i in range(100)}
+    assert len(found & planted) >= 90 and len(found - planted) <= 0.02 * plain
 
 
 @pytest.mark.skipif(not (SHARED / "mnist").exists(), reason="the real data of ../shared/data are not here")
-@pytest.mark.parametrize("kind", ["jpeg 75", "5 % brighter", "5 % darker", "three quarters"])
+@pytest.mark.parametrize("kind", ["jpeg 75", "5 % brighter", "three quarters", "aside", "5 % cut off", "mirrored"])
 def test_copies_of_real_digits(kind, digits_of_mnist):
     rng = np.random.default_rng(0)
     chosen = rng.choice(len(digits_of_mnist), 200, replace=False)
-    copy = COPIES | {"three quarters": lambda x: resized(resized(x, 21), 28)}  # one array holds one size
+    copy = (
+        COPIES
+        | {  # one array holds one size
+            "three quarters": lambda x: resized(resized(x, 21), 28),
+            "aside": lambda x: np.roll(x, (1, -2), (0, 1)),
+            "5 % cut off": lambda x: resized(x[1:, :-1], 28),
+            "mirrored": lambda x: x[:, ::-1],
+        }
+    )
     copies = np.stack([copy[kind](digits_of_mnist[i, 0])[None] for i in chosen])
     near = near_duplicates(np.concatenate([digits_of_mnist, copies]))
     found = {tuple(pair) for pair in near.pairs.tolist()}
     planted = {(int(i), 10_000 + j) for j, i in enumerate(chosen)}
-    assert len(found & planted) >= 0.95 * len(planted)
+    # ones that lost detail are other ones
+    assert len(found & planted) >= (0.9 if kind == "three quarters" else 0.95) * len(planted)
     assert len([pair for pair in found if pair[1] < 10_000]) <= 3
 
 

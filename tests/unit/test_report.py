@@ -3,7 +3,6 @@
 import json
 import re
 from html import unescape
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ from gridsight.reporting.contents import load
 from gridsight.reporting.figures import Mark, confusion_figure, line_figure, reliability_figure, svg
 from gridsight.reporting.page import render, write
 from gridsight.reporting.pictures import middle_slices, pixels, show, slice_names, spectrogram, trace
+from pages import Page, page
 
 SHAPES = {"image": (12, 10), "series": (60,), "sound": (4000,), "volume": (6, 8, 10)}
 HOSTILE = (
@@ -129,45 +129,6 @@ def make(
     (path / "environment.json").write_text(json.dumps({"torch": "2.13.0", "processor": "Xeon 9000"}))
     (path / "settings.toml").write_text('data = "birds/"\nseed = 4711\n')
     return RunFolder(path)
-
-
-class Page(HTMLParser):
-    """Tags with their attributes, and the text without them."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.words: list[str] = []
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        self.words.append(data)
-
-    @property
-    def text(self) -> str:
-        return re.sub(r"\s+", " ", " ".join(self.words))
-
-
-def page(run: RunFolder) -> Page:
-    """The page, after the checks that hold for every page: nothing runs, nothing is loaded, no id is missing."""
-    html = render(load(run))
-    found = Page(html)
-    ids = {attributes["id"] for _, attributes in found.tags if "id" in attributes}
-    for tag, attributes in found.tags:
-        assert tag not in ("script", "iframe", "object", "embed", "link", "base", "form")
-        assert not [name for name in attributes if name.startswith("on")]
-        for name in ("src", "href", "xlink:href"):
-            value = attributes.get(name)
-            if value is not None:
-                assert value.startswith("data:image/png;base64,") or value.removeprefix("#") in ids, (tag, value)
-        for used in re.findall(r"url\(#([^)]*)\)", " ".join(str(value) for value in attributes.values())):
-            assert used in ids
-    assert "http://" not in html and "https://" not in html and "@import" not in html
-    assert len([1 for tag, _ in found.tags if tag == "svg"]) == html.count("</svg>")
-    return found
 
 
 def test_numbers_equal_the_inputs(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """The loop and its parts against closed forms, and what it promises: exact resume, named NaN, restored best weights."""
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +14,18 @@ from gridsight.core.errors import TrainingError
 from gridsight.data.loader import Batch, Loader
 from gridsight.nn.frontend import FrontEnd, FrontEndSettings
 from gridsight.nn.net import Net
-from gridsight.tasks.classify import Classify, class_weights
+from gridsight.tasks import class_weights
+from gridsight.tasks.classify import Classify
+from gridsight.training.answers import predict_logits
 from gridsight.training.average import Average
-from gridsight.training.loop import Events, Stopped, Trainer, overfits
+from gridsight.training.loop import Events, Trainer
 from gridsight.training.methods.supervised import Supervised
 from gridsight.training.optimiser import make_optimiser
+from gridsight.training.overfit import overfits
 from gridsight.training.recipe import Recipe
 from gridsight.training.schedule import SCHEDULES, factor
 from gridsight.training.snapshot import first_bad_layer, load_tensors, optimiser_tensors, restore_optimiser
+from gridsight.training.stopping import Stopped
 
 RECIPE = Recipe(2, {}, epochs=4, batch=8, lr=0.05, weight_decay=1e-3, warmup=0.25, average=0.9, label_smoothing=0.1)
 CPU = torch.device("cpu")
@@ -159,7 +163,7 @@ def test_accumulation_gives_the_gradient_of_the_whole_batch(weights: tuple[float
     for parts in (1, 4):
         net.zero_grad()
         loss, correct = Supervised(net, front, task, (), 0).step(batch, 0, parts)
-        gradients.append((net[1].weight.grad.clone(), float(loss), int(correct)))
+        gradients.append((net[1].weight.grad.clone(), float(loss), float(correct)))
     assert torch.allclose(gradients[0][0], gradients[1][0], rtol=1e-12)
     assert gradients[0][1:] == pytest.approx(gradients[1][1:], rel=1e-6)
 
@@ -270,7 +274,8 @@ def test_early_stopping_restores_the_best_weights_with_norms_and_averages(monkey
 
     def evaluate(loader: Loader) -> dict[str, float]:
         seen.append({name: value.clone() for name, value in run._current().items()})
-        return {"accuracy": next(scores), "loss": 1.0}
+        share = next(scores)
+        return {"accuracy": share, "error": (share * (1 - share) / 10) ** 0.5, "loss": 1.0}
 
     monkeypatch.setattr(run, "evaluate", evaluate)
     chosen = run.fit()
@@ -290,7 +295,8 @@ def test_the_last_weights_are_kept_unless_clearly_worse(
 
     def evaluate(loader: Loader) -> dict[str, float]:
         seen.append({name: value.clone() for name, value in run._current().items()})
-        return {"accuracy": next(given), "loss": 1.0}
+        share = next(given)
+        return {"accuracy": share, "error": (share * (1 - share) / 10) ** 0.5, "loss": 1.0}
 
     monkeypatch.setattr(run, "evaluate", evaluate)
     assert same(run.fit(), seen[kept])
@@ -347,7 +353,7 @@ def test_a_snapshot_keeps_the_best_weights_and_the_patience(monkeypatch: pytest.
 
     def scored(run: Trainer) -> Trainer:
         def evaluate(loader: Loader) -> dict[str, float]:
-            return {"accuracy": planted[run.at.epoch - 1], "loss": 1.0}
+            return {"accuracy": planted[run.at.epoch - 1], "error": 0.01, "loss": 1.0}
 
         monkeypatch.setattr(run, "evaluate", evaluate)
         return run
@@ -377,3 +383,147 @@ def test_a_full_disk_is_an_os_error_for_the_callers(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])
+def test_memory_that_runs_out_halves_the_parts_and_keeps_the_batch(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Parts above three items fail half-way through the forward pass, when norms have moved; the gradient stays."""
+    calls: list[int] = []
+    whole = Supervised._loss
+
+    def tight(self, outputs, y):
+        calls.append(len(y))
+        if len(y) > 3:
+            raise error
+        return whole(self, outputs, y)
+
+    rows: list = []
+    recipe = replace(RECIPE, epochs=2)
+    wanted = trainer(recipe=recipe, accumulate=4).fit()
+    monkeypatch.setattr(Supervised, "_loss", tight)
+    run = trainer(tmp_path / "resume.safetensors", recipe, events=Events(rows.append))
+    assert same(run.fit(), wanted)
+    assert run.at.parts == 4
+    assert [row["event"] for row in rows if row["event"] != "epoch"] == ["out_of_memory"] * 2
+    assert "4 parts" in rows[1]["text"]
+    # the parts go with the snapshot
+    run._save()
+    again = trainer(tmp_path / "resume.safetensors", recipe)
+    again._restore()
+    assert again.at.parts == 4
+
+
+def test_other_errors_are_no_lack_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*arguments):
+        raise RuntimeError("shapes cannot be multiplied")
+
+    monkeypatch.setattr(Supervised, "step", broken)
+    with pytest.raises(RuntimeError, match="multiplied"):
+        trainer().fit()
+
+
+def test_one_item_that_does_not_fit_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*arguments):
+        raise MemoryError
+
+    monkeypatch.setattr(Supervised, "step", never)
+    with pytest.raises(TrainingError, match="smaller --size"):
+        trainer().fit()
+
+
+def test_evaluation_in_smaller_batches_gives_the_same_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    from gridsight.training import answers
+
+    run = trainer()
+    whole = predict_logits(run.net, run.front, run.validation, CPU)
+    plain = answers._answer
+
+    def tight(net, front, batch):
+        if len(batch.y) > 1:
+            raise torch.OutOfMemoryError("out of memory")
+        return plain(net, front, batch)
+
+    monkeypatch.setattr(answers, "_answer", tight)
+    torch.testing.assert_close(predict_logits(run.net, run.front, run.validation, CPU), whole)
+
+
+def test_parts_are_doubled_until_they_fit() -> None:
+    from gridsight.training.memory import free_memory, parts_that_fit
+
+    assert parts_that_fit(1_000, 64, None) == 1
+    assert parts_that_fit(1_000, 64, 100_000) == 1
+    assert parts_that_fit(1_000, 64, 50_000) == 2  # 32,000 are less than four fifths of it, 64,000 are not
+    assert parts_that_fit(1_000, 64, 0, 3) == 64
+    assert free_memory(CPU) > 1 << 20
+
+
+def test_mixed_precision_learns_as_well_and_keeps_weights_and_loss_in_float32() -> None:
+    plain, mixed = (
+        trainer(recipe=replace(RECIPE, epochs=8)),
+        trainer(recipe=replace(RECIPE, epochs=8, precision="bfloat16")),
+    )
+    seen: list[torch.dtype] = []
+    mixed.net.conv.register_forward_hook(lambda module, given, out: seen.append(out.dtype))
+    states = plain.fit(), mixed.fit()
+    assert seen[0] == torch.bfloat16
+    assert all(value.dtype == states[0][name].dtype for name, value in states[1].items())
+    scores = [run.evaluate(run.validation) for run in (plain, mixed)]
+    assert abs(scores[0]["accuracy"] - scores[1]["accuracy"]) <= 0.1
+    assert scores[1]["loss"] == pytest.approx(scores[0]["loss"], abs=0.1)
+    assert not same(*states)  # it was another computation
+
+
+def test_balanced_sampling_meets_each_class_equally_often_and_each_visit_under_its_own_number() -> None:
+    y = np.array([0] * 90 + [1] * 8 + [2] * 2)
+    loader = Loader(np.arange(100, dtype=np.uint8)[:, None, None], y, np.arange(100), 10, balanced=True)
+    seen = torch.cat([batch.items for batch in loader.epoch(3, 0)])
+    assert len(seen) == 100 == len(set(seen.tolist()))
+    assert np.bincount(y[seen.numpy() % 100]).tolist() == [34, 33, 33]
+    visits = np.bincount(seen.numpy() % 100, minlength=100)
+    assert visits[:90].max() == 1 and set(visits[90:98]) <= {4, 5} and set(visits[98:]) == {16, 17}
+    other = torch.cat([batch.items for batch in loader.epoch(3, 1)])
+    assert set((other % 100).tolist()) != set((seen % 100).tolist())
+    assert torch.equal(seen, torch.cat([batch.items for batch in replace(loader, workers=2).epoch(3, 0)]))
+
+
+def test_natural_prior_restores_the_probabilities_of_an_imbalanced_population() -> None:
+    """Two Gaussians at 1:99: a classifier that is exact for equal classes must become exact for these."""
+    from gridsight.measure.calibration import Calibration
+
+    rng = np.random.default_rng(0)
+    y = (rng.random(200_000) < 0.01).astype(np.int64)
+    x = rng.standard_normal(len(y)) + 2 * y
+    balanced = np.stack([np.zeros_like(x), 2 * x - 2], 1)  # log p(x | 1) - log p(x | 0)
+    prior = (0.99, 0.01)
+    said = Classify("ab", prior=prior).predict(balanced, Calibration())["probabilities"][:, 1]
+    odds = 0.01 / 0.99 * np.exp(2 * x - 2)
+    assert said == pytest.approx(odds / (1 + odds), rel=1e-9)
+    plain = Classify("ab").predict(balanced, Calibration())["probabilities"][:, 1]
+    assert said.mean() == pytest.approx(y.mean(), rel=0.05)
+    assert plain.mean() > 10 * y.mean()  # what is wrong without it
+
+
+def test_the_trial_step_doubles_its_parts_where_memory_runs_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    from types import SimpleNamespace
+
+    from gridsight.verbs import _machine
+
+    tried: list[int] = []
+
+    def tight(plan, data, device, repeats):
+        tried.append(plan.accumulate)
+        if plan.accumulate < 4:
+            raise torch.OutOfMemoryError("out of memory")
+        return plan.accumulate
+
+    monkeypatch.setattr(_machine, "_measure", tight)
+
+    @dataclass(frozen=True)
+    class Planned:
+        recipe: object
+        accumulate: int = 1
+
+    assert _machine.measure(Planned(SimpleNamespace(batch=8)), range(100), CPU) == 4
+    assert tried == [1, 2, 4]

@@ -1,6 +1,7 @@
 """The model file: one safetensors file that holds all a model is, and nothing that differs between two equal runs.
 
-Tensors: the network's state under its own keys, `test.x` (raw items) and `test.logits` (what the network says of them).
+Tensors: the network's state under its own keys, `test.x` (raw items) and `test.logits` (what the network says of them),
+and under `novelty.` what its stages say of the training data.
 Metadata: JSON under the one key `gridsight`: format version, architecture and arguments, DataSpec, front end,
 calibration, metrics, data fingerprint, versions. Time, date, path and host go to environment.json. No pickle anywhere.
 """
@@ -15,26 +16,14 @@ from torch import Tensor, nn
 
 from gridsight.core.errors import UsageError
 from gridsight.data.spec import DataSpec
+from gridsight.measure.calibration import Calibration
+from gridsight.measure.novelty import Novelty
 from gridsight.models import create
 from gridsight.nn.frontend import FrontEnd, FrontEndSettings
+from gridsight.tasks import Task, make_task
 from gridsight.training.snapshot import below, load_tensors, save_tensors, under
 
 FORMAT = 1
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """`temperature` divides the logits; an answer below `threshold` is unsure (None: no data to fit it on).
-
-    `coverage` is the share of validation items that the threshold lets through; `quantiles` are those of the largest
-    probability over the validation items, evenly spaced from the least to the largest, so that another can be chosen.
-    """
-
-    calibrated: bool = False
-    temperature: float = 1.0
-    threshold: float | None = None
-    coverage: float | None = None
-    quantiles: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,10 +37,15 @@ class Model:
     net: nn.Module
     front: FrontEndSettings
     spec: DataSpec
-    task: str = "classify"
+    task_options: Mapping[str, Any] = field(default_factory=dict)
     calibration: Calibration = field(default_factory=Calibration)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     fingerprint: str = ""
+    novelty: Novelty | None = None
+
+    def make_task(self) -> Task:
+        """What turns the network's outputs into answers."""
+        return make_task(self.spec.task, self.spec.classes, unit=self.spec.unit, **self.task_options)
 
     def front_end(self) -> FrontEnd:
         """The front end as a layer."""
@@ -73,15 +67,26 @@ def save_model(path: Path, model: Model) -> None:
         "arguments": dict(model.arguments),
         "ndim": model.ndim,
         "in_channels": model.in_channels,
-        "task": model.task,
+        "task": model.spec.task,
+        "task_options": dict(model.task_options),
         "spec": model.spec.to_dict(),
         "front": model.front.to_dict(),
         "calibration": asdict(model.calibration),
         "metrics": dict(model.metrics),
         "fingerprint": model.fingerprint,
+        "novelty": None,
         "versions": {"gridsight": _version(), "torch": torch.__version__.split("+")[0]},
     }
     tensors = model.net.state_dict() | under("test", {"x": x, "logits": _logits(model, x)})
+    if (known := model.novelty) is not None:
+        metadata["novelty"] = {
+            "scales": known.scales,
+            "threshold": known.threshold,
+            "from_training": known.from_training,
+        }
+        for i, (mean, whiten) in enumerate(zip(known.means, known.whitens, strict=True)):
+            stage = {"mean": torch.from_numpy(mean), "whiten": torch.from_numpy(whiten)}
+            tensors |= under(f"novelty.{i}", stage)
     save_tensors(path, tensors, metadata)
 
 
@@ -106,10 +111,10 @@ def _rebuild(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> Mode
         metadata["architecture"],
         ndim=metadata["ndim"],
         in_channels=metadata["in_channels"],
-        num_classes=spec.num_classes,
+        num_classes=make_task(spec.task, spec.classes).num_outputs,
         **_tuples(metadata["arguments"]),
     )
-    net.load_state_dict({name: value for name, value in tensors.items() if not name.startswith("test.")})
+    net.load_state_dict({n: value for n, value in tensors.items() if not n.startswith(("test.", "novelty."))})
     return Model(
         metadata["architecture"],
         _tuples(metadata["arguments"]),
@@ -118,10 +123,24 @@ def _rebuild(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> Mode
         net.eval(),
         FrontEndSettings.from_dict(metadata["front"]),
         spec,
-        metadata["task"],
+        metadata.get("task_options", {}),
         Calibration(**_tuples(metadata["calibration"])),
         metadata["metrics"],
         metadata["fingerprint"],
+        _novelty(tensors, metadata.get("novelty")),
+    )
+
+
+def _novelty(tensors: Mapping[str, Tensor], said: Mapping[str, Any] | None) -> Novelty | None:
+    if said is None:
+        return None
+    stages = range(len(said["scales"]))
+    return Novelty(
+        tuple(tensors[f"novelty.{i}.mean"].numpy() for i in stages),
+        tuple(tensors[f"novelty.{i}.whiten"].numpy() for i in stages),
+        _tuples(said["scales"]),
+        said["threshold"],
+        said["from_training"],
     )
 
 

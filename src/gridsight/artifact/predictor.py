@@ -1,6 +1,6 @@
 """The predictor: from raw items to calibrated answers; the one path that evaluate, predict, report and serve share.
 
-decode -> conform (size, type, channels) -> front end -> network -> logits / temperature -> softmax.
+decode -> conform (size, type, channels) -> front end -> network -> the task's calibrated answer.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,13 +10,19 @@ from typing import Any
 import numpy as np
 import torch
 
+from gridsight.artifact.inputs import read_inputs
 from gridsight.artifact.model_file import Model, load_model
 from gridsight.core.device import pick_device
-from gridsight.core.errors import GridsightError, ReadError, UsageError
+from gridsight.core.errors import ReadError, UsageError
 from gridsight.data.conform import conform
+from gridsight.data.ragged import stack
 from gridsight.data.sample import Sample
-from gridsight.measure.calibration import softmax
-from gridsight.tasks.classify import Classify
+from gridsight.measure.novelty import novelty
+from gridsight.models import MODELS
+from gridsight.nn.features import logits_and_features
+from gridsight.nn.masked import mask_of
+from gridsight.nn.whole import WholeItems
+from gridsight.tasks import Predicted
 
 BATCH = 64
 
@@ -28,29 +34,50 @@ class Predictor:
         self.model, self.device = model, pick_device(device)
         self.net = model.net.to(self.device).eval()
         self.front = model.front_end().to(self.device)
-        self.task = Classify(model.spec.classes)
+        self.task = model.make_task()
+        self.masked = model.spec.fit == "mask" and bool(MODELS.get(model.architecture).tags["masked"])
+        self.whole: WholeItems | None = None
+        if model.spec.fit == "patch":
+            self.whole = WholeItems(model.net, self.front, model.in_channels, model.spec.spatial)
         self.resized = 0  # items so far of another size than all training items had
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The names that it chooses among."""
+        """The names that it chooses among; none where it says a number."""
         return self.model.spec.classes
 
     @torch.no_grad()
-    def logits(self, x: np.ndarray) -> np.ndarray:
-        """Logits (N, K) float32 of conformed items (N, C, *spatial)."""
-        return self.net(self.front(torch.from_numpy(x).to(self.device))).float().cpu().numpy()
+    def outputs(self, items: Sequence[np.ndarray]) -> np.ndarray:
+        """What the network says of conformed items (C, *spatial), float32 (N, num_outputs)."""
+        if self.whole is not None:
+            return np.concatenate([self.whole.logits(item).float().cpu().numpy() for item in items])
+        return self.net(*self._seen(items)).float().cpu().numpy()
 
-    def probabilities(self, x: np.ndarray) -> np.ndarray:
-        """Calibrated probabilities (N, K) float64 of conformed items."""
-        return softmax(self.logits(x), self.model.calibration.temperature)
+    def predicted(self, items: Sequence[np.ndarray]) -> Predicted:
+        """The task's calibrated predictions of conformed items, as arrays."""
+        return self.task.predict(self.outputs(items), self.model.calibration)
+
+    @torch.no_grad()
+    def novelty(self, items: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray | None]:
+        """Outputs of conformed items, and how unlike the training data they are (N,); None where that is not known."""
+        known = self.model.novelty
+        if known is None or self.whole is not None:
+            return self.outputs(items), None
+        logits, features = logits_and_features(self.net, *self._seen(items))
+        return logits.float().cpu().numpy(), novelty(known, [stage.cpu().numpy() for stage in features])
+
+    def _seen(self, items: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """What the network gets: the items after the front end, and a mask where they are of unequal size."""
+        x, sizes = stack(items, None if self.masked else self.model.spec.spatial)
+        mask = mask_of(torch.from_numpy(sizes).to(self.device), x.shape[2:]) if self.masked else None
+        return self.front(torch.from_numpy(x).to(self.device)), mask
 
     def predict(self, inputs: Any, *, coverage: float | None = None) -> list[dict[str, Any]]:
         """One answer an item: of a path, a folder, an array (one item or a stack), or a list of these.
 
         `coverage` chooses another `unsure` threshold than the stored one (needs a calibrated model).
         """
-        return list(self.answers(read_inputs(inputs, self), coverage=coverage))
+        return list(self.answers(read_inputs(inputs, self.model.spec), coverage=coverage))
 
     def answers(
         self, samples: Iterable[Sample | ReadError], *, coverage: float | None = None
@@ -70,7 +97,7 @@ class Predictor:
                     waiting.append({"path": error.path, "error": error.reason})
             else:
                 waiting.append({"path": sample.path, "error": sample.reason})
-            if len(waiting) >= BATCH:
+            if len(waiting) >= (BATCH if self.whole is None else 1):
                 yield from self._answer(waiting, arrays, threshold)
                 waiting, arrays = [], []
         yield from self._answer(waiting, arrays, threshold)
@@ -82,6 +109,8 @@ class Predictor:
             return stored.threshold
         if not 0 < coverage <= 1:
             raise UsageError(f"--coverage is a share above 0 and at most 1, not {coverage}")
+        if self.model.spec.task == "regress":
+            raise UsageError("this model says numbers: how many its intervals hold was chosen by train --coverage")
         if not stored.calibrated or not stored.quantiles:
             raise UsageError("this model was trained without validation data, so no coverage can be chosen")
         # quantiles[i] is the probability that a share i / (len - 1) of the validation items stays below
@@ -91,9 +120,21 @@ class Predictor:
     def _answer(
         self, waiting: Sequence[dict[str, Any]], arrays: Sequence[np.ndarray], threshold: float | None
     ) -> Iterator[dict[str, Any]]:
-        decoded = iter(self.task.decode(self.probabilities(np.stack(arrays)), threshold) if arrays else [])
+        decoded = iter(self._decode(arrays, threshold) if arrays else [])
         for entry in waiting:
             yield entry if "error" in entry else entry | next(decoded)
+
+    def _decode(self, arrays: Sequence[np.ndarray], threshold: float | None) -> list[dict[str, Any]]:
+        """The task's answers, each with why it is unsure: "low probability", or "unlike the training data"."""
+        outputs, strange = self.novelty(arrays)
+        answers = self.task.decode(self.task.predict(outputs, self.model.calibration), threshold)
+        for i, answer in enumerate(answers):
+            answer["reason"] = "low probability" if answer.get("unsure") else None
+            answer["novelty"] = None if strange is None else float(strange[i])
+            if strange is not None and self.model.novelty is not None and strange[i] > self.model.novelty.threshold:
+                answer |= {"unsure": True, "reason": "unlike the training data"}
+            answer.setdefault("unsure", None if strange is None else False)
+        return answers
 
 
 def load(path: str | Path, device: str = "auto") -> Predictor:
@@ -105,63 +146,3 @@ def load(path: str | Path, device: str = "auto") -> Predictor:
     if not file.exists():
         raise UsageError(f"{path} holds no model.safetensors; gridsight resume {path} finishes a run")
     return Predictor(load_model(file), device)
-
-
-def read_inputs(inputs: Any, predictor: Predictor) -> Iterator[Sample | ReadError]:
-    """Samples of whatever `predict` accepts: paths, folders, archives, arrays, lists of these."""
-    if isinstance(inputs, str | Path):
-        yield from read_path(Path(inputs), predictor)
-    elif isinstance(inputs, np.ndarray) or torch.is_tensor(inputs):
-        yield from _read_array(np.asarray(inputs), predictor)
-    elif isinstance(inputs, Iterable):
-        for item in inputs:
-            yield from read_inputs(item, predictor)
-    else:
-        raise UsageError(f"predict takes paths and arrays, not {type(inputs).__name__}")
-
-
-def read_path(path: Path, predictor: Predictor) -> Iterator[Sample | ReadError]:
-    """Every item of a file, folder or archive; a file of an unknown format gives a `ReadError`."""
-    from gridsight.data.files import exists, walk
-    from gridsight.data.readers import find_reader
-
-    if not exists(path):
-        yield ReadError(path, "there is no such file or folder")
-        return
-    spec = predictor.model.spec
-    empty = True
-    try:
-        for file in walk(path):
-            empty = False
-            try:
-                found = find_reader(file)
-                if found is None:
-                    yield ReadError(file, "is of no known format")
-                    continue
-                yield from found[1].read_as(file, spec.ndim, spec.channels, spec.axes)
-            except GridsightError as error:
-                yield error if isinstance(error, ReadError) else ReadError(file, str(error))
-    except ReadError as error:
-        yield error
-    else:
-        if empty:
-            yield ReadError(path, "is a folder without files")
-
-
-def _read_array(array: np.ndarray, predictor: Predictor) -> Iterator[Sample | ReadError]:
-    """One item or a stack of them, as the model's axes and channels say."""
-    from gridsight.data import rows
-    from gridsight.data.axes import match_axes, stack_axes
-
-    spec = predictor.model.spec
-    axes = spec.axes or match_axes(array.shape, array.dtype, spec.ndim, spec.channels)
-    if axes is None:
-        raise UsageError(
-            f"an array of shape {array.shape} is neither one item nor a stack of items with {spec.ndim} axes and "
-            f"{spec.channels} channels"
-        )
-    many, letters = stack_axes(axes, array.shape, array.dtype)
-    stack = array if many else array[None]
-    layout = rows.Layout(stack.shape, stack.dtype)
-    rows.check_layout("array", layout)
-    yield from rows.samples("array", [stack], letters, rows.target_dtype(layout, lambda: [stack]), None, None)

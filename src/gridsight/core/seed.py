@@ -34,9 +34,21 @@ def uniform(seed: int, epoch: int, items: Tensor, operation: str, count: int) ->
     """Uniform numbers in [0, 1), float32 (N, count), on the device of `items` (N,) int64: one row an item."""
     import torch
 
-    start = _signed(key(seed, epoch, operation))
-    z = expand(items.to(torch.int64) * _signed(_GOLDEN) + start, count)
+    z = expand(_keys(seed, epoch, items, operation), count)
     return ((z >> 40) & 0xFFFFFF).to(torch.float32) / float(1 << 24)
+
+
+def shorts(seed: int, epoch: int, items: Tensor, operation: str, count: int) -> Tensor:
+    """Integers of which all 65,536 are equally likely, int16 (N, count): a quarter of the work of `uniform`."""
+    import torch
+
+    return expand(_keys(seed, epoch, items, operation), -(-count // 4)).view(torch.int16)[:, :count]
+
+
+def _keys(seed: int, epoch: int, items: Tensor, operation: str) -> Tensor:
+    import torch
+
+    return items.to(torch.int64) * _signed(_GOLDEN) + _signed(key(seed, epoch, operation))
 
 
 def expand(keys: Tensor, count: int) -> Tensor:

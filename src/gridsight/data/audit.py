@@ -3,7 +3,8 @@
 Looked for: files that cannot be read or are not what their suffix says; equal and nearly equal items
 (`data/duplicates.py`), most of all those on both sides of a split, in two groups or under two labels; constant items;
 odd sizes, lengths, channels, types and rates; classes that are empty, tiny, unbalanced or only tested.
-Not looked for: wrong labels of items that are unlike any other, which takes a trained model.
+Labels that are numbers have no classes, and differ among equal items without contradiction; sets have many.
+Not looked for: wrong labels of items that are unlike any other, which takes trained networks (`check --labels`).
 """
 
 import hashlib
@@ -18,14 +19,18 @@ from typing import Any
 import numpy as np
 
 from gridsight.core.console import Console
-from gridsight.core.errors import ReadError
+from gridsight.core.errors import DataError, ReadError
 from gridsight.data.cache import decode
-from gridsight.data.duplicates import LARGEST, close_pairs, grid_for, signatures
+from gridsight.data.duplicates import LARGEST, close_pairs
 from gridsight.data.files import File
+from gridsight.data.findings import Fact, Finding, classes_of, finding
 from gridsight.data.magic import other_than_named
 from gridsight.data.names import natural_order
 from gridsight.data.sample import Sample
+from gridsight.data.signature import grid_for, signatures
 from gridsight.data.source import Item, Source
+from gridsight.data.spec import TaskName
+from gridsight.data.target import decide
 
 MOST_BAD = 0.01  # share of bad files, and of test items that were trained on, above which training must not go on
 UNBALANCED = 10  # times the smallest class
@@ -33,34 +38,6 @@ ODD = 4  # times the median size, or a fraction of it
 USUAL = 0.9  # when so many items share a size, a rate, ..., the others are odd
 FLAT = 0.02  # of the median standard deviation: almost constant
 CHUNK = 256
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One problem: what, the items or files that have it (`items` are numbers of `Audit.facts`), and in words."""
-
-    problem: str
-    paths: tuple[str, ...]
-    detail: str
-    items: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True, eq=False)
-class Fact:
-    """What is kept of one decoded item: where it is, what it is, how it looks (`grid`, None when it fits no other)."""
-
-    path: str
-    source: Item
-    label: str | None
-    split: str | None
-    group: str | None
-    shape: tuple[int, ...]
-    dtype: str
-    rate: float | None
-    spread: float
-    finite: bool
-    digest: bytes
-    grid: np.ndarray | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,11 +50,12 @@ class Audit:
     findings: list[Finding]
     stops: list[str]
     notes: list[str]
+    task: TaskName = "classify"
 
     @property
     def classes(self) -> dict[str, int]:
         """Items a class, in natural order."""
-        counts = Counter(fact.label for fact in self.facts if fact.label is not None)
+        counts = Counter(name for fact in self.facts for name in classes_of(fact, self.task))
         return {name: counts[name] for name in natural_order(counts)}
 
     @property
@@ -88,7 +66,7 @@ class Audit:
     @property
     def problems(self) -> dict[str, int]:
         """Findings a problem, in the order in which they are looked for."""
-        return dict(Counter(finding.problem for finding in self.findings))
+        return dict(Counter(one.problem for one in self.findings))
 
 
 def audit(source: Source, console: Console | None = None) -> Audit:
@@ -103,16 +81,17 @@ def audit(source: Source, console: Console | None = None) -> Audit:
             findings.append(found)
         else:
             findings.append(Finding("unreadable", (found.path,), found.reason))
-    bad = sum(finding.problem == "unreadable" for finding in findings)
+    bad = sum(one.problem == "unreadable" for one in findings)
     stops = []
     if bad > MOST_BAD * (bad + len(facts)):
         stops.append(f"{bad:,} of {bad + len(facts):,} items cannot be read (more than {MOST_BAD:.0%})")
     pairs = _pairs(facts, findings, notes)
-    stops += _across(facts, pairs, findings)
+    task = _task(source, facts, stops)
+    stops += _across(facts, pairs, findings, task)
     findings += [*_flat(facts), *_odd(facts)]
-    stops += _classes(source, facts, findings)
+    stops += _classes(source, facts, findings, task)
     stops += _groups(facts, findings)
-    return Audit(source.name, facts, bad, findings, stops, notes)
+    return Audit(source.name, facts, bad, findings, stops, notes, task)
 
 
 def decode_some(source: Source, facts: Sequence[Fact], wanted: Iterable[int]) -> dict[int, Sample]:
@@ -208,6 +187,7 @@ def _describer(source: Source) -> Callable[[Item, list[Sample]], list[Fact]]:
                     bool(finite[row]),
                     digest.digest(),
                     grids[row] if grids is not None and finite[row] else None,
+                    sample.column,
                 )
         return [out[i] for i in range(len(samples))]
 
@@ -234,7 +214,7 @@ def _pairs(facts: list[Fact], findings: list[Finding], notes: list[str]) -> list
     pairs = []
     for numbers in same.values():
         if len(numbers) > 1 and facts[numbers[0]].spread > 0:  # constant items are reported as such
-            findings.append(_finding(facts, "duplicate", numbers, f"{len(numbers)} equal items"))
+            findings.append(finding(facts, "duplicate", numbers, f"{len(numbers)} equal items"))
             pairs += [(a, b, "equal to") for a, b in _representative_pairs(facts, numbers)]
     # one of each set of equal items is compared with the others
     unique = [numbers[0] for numbers in same.values() if facts[numbers[0]].grid is not None]
@@ -245,7 +225,7 @@ def _pairs(facts: list[Fact], findings: list[Finding], notes: list[str]) -> list
         for (a, b), distance in zip(near.pairs.tolist(), near.distance.tolist(), strict=True):
             first, second = unique[a], unique[b]
             text = f"nearly equal ({1 - distance:.1%} of what varies agrees)"
-            findings.append(_finding(facts, "near-duplicate", (first, second), text))
+            findings.append(finding(facts, "near-duplicate", (first, second), text))
             for one in _one_a_side(facts, same[facts[first].digest]):
                 pairs += [(one, other, "nearly equal to") for other in _one_a_side(facts, same[facts[second].digest])]
         if not near.complete:
@@ -270,7 +250,7 @@ def _representative_pairs(facts: list[Fact], numbers: Sequence[int]) -> Iterator
                 yield pair
 
 
-def _across(facts: list[Fact], pairs: list[tuple[int, int, str]], findings: list[Finding]) -> list[str]:
+def _across(facts: list[Fact], pairs: list[tuple[int, int, str]], findings: list[Finding], task: TaskName) -> list[str]:
     """Pairs on two sides of a split, in two groups, under two labels; what stops training."""
     leaked: set[int] = set()
     trained = {"train", "val"}
@@ -278,23 +258,19 @@ def _across(facts: list[Fact], pairs: list[tuple[int, int, str]], findings: list
         one, other = facts[a], facts[b]
         if one.split != other.split and None not in (one.split, other.split):
             text = f"the {one.split} item is {word} the {other.split} item"
-            findings.append(_finding(facts, "leak", (a, b), text))
+            findings.append(finding(facts, "leak", (a, b), text))
             if "test" in (one.split, other.split) and trained & {one.split, other.split}:
                 leaked.add(a if one.split == "test" else b)
         if one.group != other.group and None not in (one.group, other.group):
             text = f"the item of group {one.group} is {word} the item of group {other.group}"
-            findings.append(_finding(facts, "in two groups", (a, b), text))
-        if one.label != other.label and None not in (one.label, other.label):
+            findings.append(finding(facts, "in two groups", (a, b), text))
+        if set(classes_of(one, task)) != set(classes_of(other, task)) and None not in (one.label, other.label):
             text = f"the item of class {one.label} is {word} the item of class {other.label}"
-            findings.append(_finding(facts, "label conflict", (a, b), text))
+            findings.append(finding(facts, "label conflict", (a, b), text))
     tested = sum(fact.split == "test" for fact in facts)
     if leaked and len(leaked) > MOST_BAD * tested:
         return [f"{len(leaked):,} of {tested:,} test items are in the training data too (more than {MOST_BAD:.0%})"]
     return []
-
-
-def _finding(facts: list[Fact], problem: str, numbers: Sequence[int], detail: str) -> Finding:
-    return Finding(problem, tuple(facts[i].path for i in numbers), detail, tuple(numbers))
 
 
 # ---- single items
@@ -305,13 +281,13 @@ def _flat(facts: list[Fact]) -> Iterator[Finding]:
     usual = float(np.median(spreads)) if spreads else 0.0
     for i, fact in enumerate(facts):
         if not fact.finite:
-            yield _finding(facts, "not finite", (i,), "holds NaN or infinite values")
+            yield finding(facts, "not finite", (i,), "holds NaN or infinite values")
         elif fact.spread == 0:
             text = "all values are equal" if 0 not in fact.shape else "holds no values"
-            yield _finding(facts, "constant", (i,), text)
+            yield finding(facts, "constant", (i,), text)
         elif fact.spread < FLAT * usual:
             text = f"varies by {fact.spread:.3g} (standard deviation) where {usual:.3g} is usual"
-            yield _finding(facts, "almost constant", (i,), text)
+            yield finding(facts, "almost constant", (i,), text)
 
 
 def _odd(facts: list[Fact]) -> Iterator[Finding]:
@@ -329,7 +305,7 @@ def _odd(facts: list[Fact]) -> Iterator[Finding]:
             for i, fact in enumerate(facts):
                 if value(fact) != usual:
                     text = f"has {name} {value(fact)} where {count / len(facts):.0%} have {usual}"
-                    yield _finding(facts, f"odd {name}", (i,), text)
+                    yield finding(facts, f"odd {name}", (i,), text)
     yield from _odd_sizes(facts)
 
 
@@ -355,7 +331,7 @@ def _odd_sizes(facts: list[Fact]) -> Iterator[Finding]:
         expected = f"the median is {_size(middle)}"
     for i, strange in zip(which, odd, strict=True):
         if strange:
-            yield _finding(facts, f"odd {word}", (i,), f"has {word} {_size(facts[i].shape[1:])} where {expected}")
+            yield finding(facts, f"odd {word}", (i,), f"has {word} {_size(facts[i].shape[1:])} where {expected}")
 
 
 def _size(shape: Iterable[float]) -> str:
@@ -365,21 +341,34 @@ def _size(shape: Iterable[float]) -> str:
 # ---- classes and groups
 
 
-def _classes(source: Source, facts: list[Fact], findings: list[Finding]) -> list[str]:
+def _task(source: Source, facts: list[Fact], stops: list[str]) -> TaskName:
+    """What the labels are."""
+    try:
+        column = source.target or next((fact.column for fact in facts if fact.column), "")
+        return decide([fact.label for fact in facts if fact.label is not None], column).task
+    except DataError as error:
+        stops.append(str(error))
+        return "regress"
+
+
+def _classes(source: Source, facts: list[Fact], findings: list[Finding], task: TaskName) -> list[str]:
     findings += [Finding("empty class", (name,), "the folder holds no items") for name in source.empty]
-    counts = Counter(fact.label for fact in facts if fact.label is not None)
+    counts = Counter(name for fact in facts for name in classes_of(fact, task))
     for i, fact in enumerate(facts):
         if fact.label is None:
-            findings.append(_finding(facts, "no label", (i,), "has no label"))
-        elif counts[fact.label] == 1:
-            findings.append(_finding(facts, "class of one", (i,), f"is the only item of class {fact.label}"))
-    if len(counts) < 2:
+            findings.append(finding(facts, "no label", (i,), "has no label"))
+        for name in classes_of(fact, task):
+            if counts[name] == 1:
+                findings.append(finding(facts, "class of one", (i,), f"is the only item of class {name}"))
+    if task == "regress":
+        return []
+    if task == "classify" and len(counts) < 2:
         return [f"there is {'one class only' if counts else 'no class'}; a classifier needs at least two"]
     (largest, most), (smallest, least) = counts.most_common()[0], counts.most_common()[-1]
     if most > UNBALANCED * least:
         text = f"class {largest} has {most:,} items and {smallest} {least:,}: {most / least:,.0f} times as many"
         findings.append(Finding("imbalance", (), text))
-    trained = {fact.label for fact in facts if fact.split in ("train", None)}
+    trained = {name for fact in facts if fact.split in ("train", None) for name in classes_of(fact, task)}
     only = natural_order(name for name in counts if name not in trained)
     for name in only:
         findings.append(Finding("never trained on", (), f"class {name} is in the test or validation data only"))

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import groupby, islice
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -28,27 +29,31 @@ from gridsight.core.console import Console
 from gridsight.core.errors import DataError, ReadError
 from gridsight.core.run import atomic_write
 from gridsight.data.conform import conform
-from gridsight.data.names import natural_order
+from gridsight.data.labels import ONE_HOT
+from gridsight.data.ragged import Arrays, Ragged
 from gridsight.data.sample import Header, Sample
 from gridsight.data.source import Item, Source
 from gridsight.data.spec import DataSpec
 from gridsight.data.survey import survey
+from gridsight.data.target import decide, encode, strata
 
-VERSION = 2
+VERSION = 3
 LIMIT = 20 << 30
 CHUNK = 512
 
 
 @dataclass(frozen=True, eq=False)
 class Cached:
-    """`x` (n, channels, *spatial) memory-mapped, `y` (n,) class indices, what each item is, and what failed.
+    """`x` (n, channels, *spatial) memory-mapped, targets `y` (n, ...), what each item is, and what failed.
 
+    `y` is what `data.target.encode` makes of the labels, `strata` (n,) the names that splits are stratified by.
     `fingerprint` is of the decoded items and their labels, wherever their files lie.
     """
 
     spec: DataSpec
-    x: np.ndarray
+    x: Arrays
     y: np.ndarray
+    strata: list[str]
     paths: list[str]
     splits: list[str | None]
     groups: list[str | None]
@@ -67,24 +72,48 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gridsight"
 
 
-def cached(source: Source, console: Console, *, size: int | None = None, verify: bool = False) -> Cached:
-    """The decoded items of a source, from the cache or built into it now."""
-    key = f"{hashing.key(source.fingerprint(verify), str(source.group), str(size), VERSION):016x}"
+def cached(
+    source: Source,
+    console: Console,
+    *,
+    size: int | None = None,
+    fit: str = "auto",
+    task: str = "auto",
+    verify: bool = False,
+) -> Cached:
+    """The decoded items of a source, from the cache or built into it now.
+
+    `size` and `fit` override the size that items are brought to and how, `task` what the labels mean.
+    """
+    key = f"{hashing.key(source.fingerprint(verify), str(source.group), str(size), fit, VERSION):016x}"
     folder = cache_folder() / "items" / key
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with _lock(folder.with_suffix(".lock")):
             if not _complete(folder):
-                _build(source, folder, console, size)
+                _build(source, folder, console, size, fit)
             (folder / "meta.json").touch()
-            found = _open(folder)
+            found = _open(folder, source.target, task)
         # what the source says now, not when the items were decoded: its name, and files that it could not use
-        spec = replace(found.spec, name=source.name, notes=tuple(source.notes), split=source.split)
+        spec = replace(
+            found.spec,
+            name=source.name,
+            notes=(*source.notes, *_notes(found.spec)),
+            split=source.split,
+            group=source.group,
+            fields=tuple(source.fields),
+        )
         return replace(found, spec=spec, bad=[*map(str, source.bad), *found.bad])
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise DataError(f"the disk of the cache {cache_folder()} is full; set GRIDSIGHT_CACHE to another") from None
         raise DataError(f"the cache {cache_folder()} cannot be used ({error.strerror}); set GRIDSIGHT_CACHE") from None
+
+
+def _notes(spec: DataSpec) -> list[str]:
+    if spec.task != "classify" or spec.target != ONE_HOT:
+        return []
+    return ["every row of the labels has exactly one 1: read as one class an item (--task multilabel: as sets)"]
 
 
 def decode(source: Source, item: Item) -> Iterator[Sample | ReadError]:
@@ -98,41 +127,48 @@ def decode(source: Source, item: Item) -> Iterator[Sample | ReadError]:
             if isinstance(sample, ReadError):
                 yield sample
                 continue
-            group = item.fields.get(source.group) if source.group else sample.group
-            yield replace(sample, label=sample.label or item.label, split=sample.split or item.split, group=group)
+            group = item.fields.get(source.group, sample.group) if source.group else sample.group
+            own = sample.label
+            if item.many and item.label is not None and sample.column is None:
+                own = None  # what was only guessed of a record's name yields to its file's class
+            yield replace(sample, label=own or item.label, split=sample.split or item.split, group=group)
     except ReadError as error:
         yield error
 
 
 def _holds_many(item: Item) -> bool:
-    # a file whose label comes from outside (folder or name) is one item, whatever its format could hold
-    return item.label is None
+    # a file whose label comes from outside (folder or name) is one item, unless its format has a class of them a file
+    return item.label is None or item.many
 
 
-def _build(source: Source, folder: Path, console: Console, size: int | None) -> None:
+def _build(source: Source, folder: Path, console: Console, size: int | None, fit: str) -> None:
     for left in folder.parent.glob(f".{folder.name}.*"):
         shutil.rmtree(left)  # of a process that was killed; the lock is ours
     headers, bad = _probe(source, console), list[str]()
     sound = any(header.rate for header in headers)
-    spec = survey(source.name, headers, sound=sound, size=size, axes=source.axes, notes=source.notes)
+    spec = survey(
+        source.name, headers, sound=sound, video=source.clips, size=size, fit=fit, axes=source.axes, notes=source.notes
+    )
     count = sum(header.count for header in headers)
-    expected = count * int(np.prod((spec.channels, *spec.spatial)))
-    _make_room(folder.parent, expected * np.dtype(spec.dtype).itemsize)
+    _make_room(folder.parent, sum(header.count * _bytes(header, spec) for header in headers))
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         kept: list[Sample] = []
+        sizes: list[tuple[int, ...]] = []
         with (temporary / "x.bin").open("wb") as file, console.progress("decoding", count) as bar:
             digest = hashlib.blake2b(digest_size=16)
-            for samples in _decoded(source, spec):
+            for samples in _decoded(source, spec, max(_bytes(header, spec) for header in headers)):
                 for sample in samples:
                     if isinstance(sample, ReadError):
                         bad.append(str(sample))
                     elif sample.label is None:
-                        bad.append(f"{sample.path}: has no label")
+                        how = "; write label=NAME into its header, or a file a class" if sample.alphabet else ""
+                        bad.append(f"{sample.path}: has no label{how}")
                     else:
                         values = sample.array.tobytes()
                         digest.update(values)
                         file.write(values)
+                        sizes.append(sample.array.shape[1:])
                         kept.append(replace(sample, array=np.empty(0)))
                 bar.update(len(kept) + len(bad))
             file.flush()
@@ -140,14 +176,23 @@ def _build(source: Source, folder: Path, console: Console, size: int | None) -> 
         if not kept:
             raise DataError(f"{source.name} has no readable items; first: {bad[0]}")
         meta: dict[str, Any] = {
-            "spec": _with_classes(spec, kept, source).to_dict(),
+            "spec": spec.to_dict(),
+            "sizes": sizes if spec.fit in ("mask", "patch") else None,
+            "column": next((sample.column for sample in kept if sample.column), ""),
             "labels": [sample.label for sample in kept],
             "paths": [sample.path for sample in kept],
             "splits": [sample.split for sample in kept],
             "groups": [sample.group for sample in kept],
             "bad": bad,
         }
-        said = [meta["labels"], meta["splits"], meta["groups"], meta["spec"]["channels"], meta["spec"]["spatial"]]
+        said = [
+            meta["labels"],
+            meta["splits"],
+            meta["groups"],
+            meta["spec"]["channels"],
+            meta["spec"]["spatial"],
+            meta["sizes"],
+        ]
         digest.update(json.dumps(said).encode())
         meta["content"] = digest.hexdigest()
         atomic_write(temporary / "meta.json", json.dumps(meta))
@@ -165,8 +210,10 @@ def _probe(source: Source, console: Console) -> list[Header]:
             reader = source.readers[item.reader]
             if not _holds_many(item):
                 return Counter([reader.probe(item.file, source.axes)])
-            samples = (s for s in reader.read(item.file, source.axes) if isinstance(s, Sample))
-            return Counter(Header(s.array.shape[0], s.array.shape[1:], s.array.dtype.name, s.rate) for s in samples)
+            found: Counter[Header] = Counter()
+            for header in reader.headers(item.file, source.axes):
+                found[replace(header, count=1)] += header.count
+            return found
         except ReadError as error:
             refused.append(error)  # decoding will meet the same fault and count it
             return Counter()
@@ -188,8 +235,20 @@ def _first_errors(source: Source) -> list[ReadError]:
     return [found for found in islice(decode(source, source.items[0]), 3) if isinstance(found, ReadError)]
 
 
-def _decoded(source: Source, spec: DataSpec) -> Iterator[list[Sample | ReadError]]:
-    """Conformed samples in order, some at a time; a file of many items is never held whole."""
+def _bytes(header: Header, spec: DataSpec) -> int:
+    """What an item takes once it is brought to the form of `spec`."""
+    spatial = spec.spatial
+    if spec.fit in ("mask", "patch"):
+        limit = spec.spatial if spec.fit == "mask" else header.spatial
+        spatial = tuple(map(min, header.spatial, limit))
+    return prod((spec.channels, *spatial)) * np.dtype(spec.dtype).itemsize
+
+
+def _decoded(source: Source, spec: DataSpec, largest: int) -> Iterator[list[Sample | ReadError]]:
+    """Conformed samples in order, some at a time; a file of many items is never held whole.
+
+    `largest` are the bytes of the largest item.
+    """
 
     def conformed(item: Item) -> Iterator[Sample | ReadError]:
         for sample in decode(source, item):
@@ -201,8 +260,7 @@ def _decoded(source: Source, spec: DataSpec) -> Iterator[list[Sample | ReadError
     for many, items in groupby(source.items, _holds_many):
         if not many:
             # a chunk waits in memory until it is written: some hundred items, or some hundred megabytes
-            size = int(np.prod((spec.channels, *spec.spatial))) * np.dtype(spec.dtype).itemsize
-            yield from _in_threads(lambda item: list(conformed(item)), list(items), (256 << 20) // size)
+            yield from _in_threads(lambda item: list(conformed(item)), list(items), (256 << 20) // largest)
             continue
         for item in items:
             stream = conformed(item)
@@ -221,31 +279,48 @@ def _in_threads(work: Callable[[Item], Any], items: Sequence[Item], most: int = 
             yield from pool.map(work, items[start : start + step])
 
 
-def _with_classes(spec: DataSpec, kept: Sequence[Sample], source: Source) -> DataSpec:
-    classes = natural_order({sample.label for sample in kept if sample.label is not None})
-    if len(classes) < 2:
-        raise DataError(f"{spec.name} has one class only ({classes[0]!r}); a classifier needs at least two")
-    return replace(spec, classes=tuple(classes), split=source.split, group=source.group, fields=tuple(source.fields))
-
-
 def _complete(folder: Path) -> bool:
     """Whether both files are there and the items have their full size."""
     try:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
         spec = DataSpec.from_dict(meta["spec"])
-        size = len(meta["labels"]) * spec.channels * int(np.prod(spec.spatial)) * np.dtype(spec.dtype).itemsize
-        return (folder / "x.bin").stat().st_size == size
+        cells = sum(map(prod, meta["sizes"])) if meta["sizes"] else len(meta["labels"]) * prod(spec.spatial)
+        return (folder / "x.bin").stat().st_size == cells * spec.channels * np.dtype(spec.dtype).itemsize
     except (OSError, ValueError, KeyError):
         return False
 
 
-def _open(folder: Path) -> Cached:
+def _open(folder: Path, column: str, task: str) -> Cached:
     meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-    spec = DataSpec.from_dict(meta["spec"])
-    index = {name: i for i, name in enumerate(spec.classes)}
-    y = np.array([index[label] for label in meta["labels"]], np.int64)
-    x = np.memmap(folder / "x.bin", spec.dtype, "r", shape=(len(y), spec.channels, *spec.spatial))
-    return Cached(spec, x, y, meta["paths"], meta["splits"], meta["groups"], meta["bad"], meta["content"])
+    target = decide(meta["labels"], column or meta["column"], task)
+    if target.task == "classify" and len(target.classes) < 2:
+        raise DataError(
+            f"{meta['spec']['name']} has one class only ({target.classes[0]!r}); a classifier needs at least two"
+        )
+    spec = replace(
+        DataSpec.from_dict(meta["spec"]),
+        task=target.task,
+        classes=target.classes,
+        target=target.name,
+        unit=target.unit,
+    )
+    y = encode(target, meta["labels"])
+    x: Arrays
+    if meta["sizes"]:
+        x = Ragged(np.memmap(folder / "x.bin", spec.dtype, "r"), spec.channels, np.array(meta["sizes"]))
+    else:
+        x = np.memmap(folder / "x.bin", spec.dtype, "r", shape=(len(y), spec.channels, *spec.spatial))
+    return Cached(
+        spec,
+        x,
+        y,
+        strata(target, y),
+        meta["paths"],
+        meta["splits"],
+        meta["groups"],
+        meta["bad"],
+        meta["content"],
+    )
 
 
 def _make_room(folder: Path, needed: int) -> None:

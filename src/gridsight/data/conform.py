@@ -1,4 +1,4 @@
-"""Bring one decoded item to the form that a model was trained on: channels, type, rate and size.
+"""Bring one decoded item to the form that a model was trained on: channels, type, rate, spacing and size.
 
 The only such path: the cache, evaluation and prediction all call `conform`, so what goes in is what was trained on.
 Integers stay integers of the data's type (a resize rounds back), so a cached item equals a predicted one bit for bit.
@@ -7,7 +7,9 @@ Integers stay integers of the data's type (a resize rounds back), so a cached it
 import numpy as np
 
 from gridsight.core.errors import ReadError
+from gridsight.data.ragged import stack
 from gridsight.data.sample import Sample
+from gridsight.data.spacing import centred, resample
 from gridsight.data.spec import DataSpec
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as Pillow's "L"
@@ -22,13 +24,21 @@ def conform(sample: Sample, spec: DataSpec) -> np.ndarray:
         raise ReadError(path, f"is {x.ndim - 1}-D ({size}) where {spec.ndim}-D is wanted ({spec.kind})")
     if 0 in x.shape:
         raise ReadError(path, f"is empty (shape {x.shape})")
+    if sample.alphabet != spec.alphabet:
+        raise ReadError(path, f"is {_what(sample.alphabet)} where the data are {_what(spec.alphabet)}")
     x = _channels(x, spec, path)
     x = _depth(x, spec, path)
     if spec.rate and sample.rate and sample.rate != spec.rate:
         x = _resample(x, sample.rate, spec.rate)
-    if x.shape[1:] != spec.spatial:
+    if spec.spacing is not None:
+        x = resample(x, sample.spacing, spec.spacing, spec.spatial, path)
+    if x.shape[1:] != spec.spatial and spec.fit != "patch":
         x = _size(x, spec, path)
     return np.ascontiguousarray(x)
+
+
+def _what(alphabet: str | None) -> str:
+    return {"dna": "DNA or RNA", "protein": "protein"}.get(alphabet or "", "no sequence of letters (FASTA)")
 
 
 def _channels(x: np.ndarray, spec: DataSpec, path: str) -> np.ndarray:
@@ -37,9 +47,9 @@ def _channels(x: np.ndarray, spec: DataSpec, path: str) -> np.ndarray:
         return x
     if spec.kind == "sound" and want == 1:
         return x.mean(0, keepdims=True, dtype=np.float32)
-    if spec.kind == "image" and (have, want) == (1, 3):
+    if spec.kind in ("image", "video") and (have, want) == (1, 3):
         return np.repeat(x, 3, 0)
-    if spec.kind == "image" and (have, want) == (3, 1):
+    if spec.kind in ("image", "video") and (have, want) == (3, 1):
         gray = np.tensordot(_LUMA, x.astype(np.float32), 1)[None]
         return gray if x.dtype.kind == "f" else np.rint(gray).astype(x.dtype)
     raise ReadError(path, f"has {have} channels where the data have {want}")
@@ -69,34 +79,41 @@ def _resample(x: np.ndarray, have: float, want: float) -> np.ndarray:
 
 
 def _size(x: np.ndarray, spec: DataSpec, path: str) -> np.ndarray:
+    if spec.fit == "mask":
+        return _cut(x, spec.spatial)
+    if spec.spacing is not None:
+        return centred(x, spec.spatial)
     if spec.fit == "pad":
-        return _pad(x, spec.spatial)
-    if spec.kind == "series":
-        raise ReadError(path, f"has {x.shape[-1]} steps where the model takes exactly {spec.spatial[-1]}")
-    return _crop_and_resize(x, spec.spatial)
+        return stack([x], spec.spatial)[0][0]
+    if spec.kind in ("series", "sequence"):
+        what = "letters" if spec.alphabet else "steps"
+        raise ReadError(path, f"has {x.shape[-1]} {what} where the model takes exactly {spec.spatial[-1]}")
+    return _crop_and_resize(x, spec.spatial, whole=spec.kind == "video")
 
 
-def _pad(x: np.ndarray, spatial: tuple[int, ...]) -> np.ndarray:
-    """Cut the middle out of what is longer, add zeros at the end of what is shorter."""
-    out = np.zeros((x.shape[0], *spatial), x.dtype)
-    source, target = [slice(None)], [slice(None)]
-    for have, want in zip(x.shape[1:], spatial, strict=True):
-        start = max(0, (have - want) // 2)
-        source.append(slice(start, start + min(have, want)))
-        target.append(slice(0, min(have, want)))
-    out[tuple(target)] = x[tuple(source)]
-    return out
+def _cut(x: np.ndarray, spatial: tuple[int, ...]) -> np.ndarray:
+    """The middle of what is longer than `spatial`; what is shorter stays as it is."""
+    box = [slice(None)]
+    for have, most in zip(x.shape[1:], spatial, strict=True):
+        start = max(0, (have - most) // 2)
+        box.append(slice(start, start + most))
+    return x[tuple(box)]
 
 
-def _crop_and_resize(x: np.ndarray, spatial: tuple[int, ...]) -> np.ndarray:
-    """Cut the largest centred box of the target's aspect, then resize it with an antialiasing filter."""
+def _crop_and_resize(x: np.ndarray, spatial: tuple[int, ...], whole: bool = False) -> np.ndarray:
+    """Cut the largest centred box of the target's aspect, then resize it with an antialiasing filter.
+
+    `whole`: all of the first axis is kept, as time has no aspect with space.
+    """
     import torch
 
     from gridsight.nn.resample import resize
 
-    scale = min(have / want for have, want in zip(x.shape[1:], spatial, strict=True))
-    box = [slice(None)]
-    for have, want in zip(x.shape[1:], spatial, strict=True):
+    first = 1 + whole
+    cut = list(zip(x.shape[first:], spatial[whole:], strict=True))
+    scale = min(have / want for have, want in cut)
+    box = [slice(None)] * first
+    for have, want in cut:
         keep = min(have, max(1, round(want * scale)))
         start = (have - keep) // 2
         box.append(slice(start, start + keep))

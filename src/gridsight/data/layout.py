@@ -1,51 +1,92 @@
 """How files lie in a folder or archive, and what that says: class folders, splits, names, containers.
 
 Understood: `class/*` and `train/class/*`, on disk, in a zip, or in one zip a split; files whose labels lie in their
-names (a pattern); arrays with their labels (IDX, npz, npy, CIFAR binary, .ts), alone or beside their test part.
+names (a pattern); arrays with their labels (IDX, npz, npy, CIFAR binary, .ts), alone or beside their test part; files
+of many sequences (FASTA), with their labels or one a class; folders of slices or frames, each one volume or clip
+(`data/series.py`); animated pictures, each a clip where all of them are; tables (`data/tabular.py`).
 """
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from gridsight.core.errors import ReadError, UsageError
-from gridsight.data.files import File, is_zip, members
-from gridsight.data.listing import Entry, Listing, known_suffixes, list_files, sort_in
-from gridsight.data.names import Pattern, holds_labels, natural_order, propose, split_in, split_of
-from gridsight.data.readers import READERS, Reader
+from gridsight.data.clips import all_animated
+from gridsight.data.files import File, members
+from gridsight.data.listing import Entry, Listing, all_many, known_suffixes, list_files, sort_in
+from gridsight.data.names import Pattern, holds_labels, natural_order, split_in, split_of
+from gridsight.data.readers import READERS, Reader, is_archive
+from gridsight.data.series import join_frames, join_series
 from gridsight.data.source import Item, Source, short_name
+from gridsight.data.tabular import Choice, by_tables, note_of_items, of_tables
+from gridsight.data.unclear import flat, not_sets_in_folders, nothing, one_kind, shown_name, some
+
+ANIMATED = (".gif", ".webp", ".png", ".apng")
+"""Suffixes of pictures that may be animated."""
 
 
-def understand(path: Path, pattern: str | None = None) -> Source:
+def understand(path: Path, pattern: str | None = None, choice: Choice = Choice()) -> Source:  # noqa: B008 - frozen
     """The source at an existing path, or at the first part of the names of one set's files."""
+    source = _understand(path, pattern, choice)
+    if choice.frames:
+        return replace(source, clips=True)
+    files = [item.file for item in source.items]
+    if set(source.readers) != {"image"} or not all(file.name.lower().endswith(ANIMATED) for file in files):
+        return source
+    reader = READERS.create("image", clips=True)
+    clips, words = all_animated(files, reader.animated)
+    if clips:
+        return replace(source, clips=True, readers={"image": reader})
+    return replace(source, notes=(*source.notes, words)) if words else source
+
+
+def _understand(path: Path, pattern: str | None, choice: Choice) -> Source:
     compiled = Pattern(pattern) if pattern is not None else None
-    if path.is_dir() or is_zip(path):
+    if path.is_dir() or is_archive(path):
         listing = list_files(path)
+        tables_alone = not listing.entries and not listing.archives
+        if tables_alone:
+            listing.entries, listing.tables = listing.tables, []
         if not listing.entries and listing.archives:
+            if compiled is None and (source := by_tables(path, listing, choice)) is not None:
+                return source
             listing = _list_archives(path, listing)
         else:
             listing.ignored += map(str, listing.archives)
             listing.split = _split_by_folder(path, listing)
+        if tables_alone and listing.entries and compiled is None:
+            if all(len(entry.parts) == 1 for entry in listing.entries):
+                return of_tables(path, listing.entries, listing, choice)
+            listing.notes.append(note_of_items(listing.entries[0].file))
+        elif compiled is None and (source := by_tables(path, listing, choice)) is not None:
+            return source
+        listing.ignored += [str(entry.file) for entry in listing.tables]
     else:
         listing = _one_file(path)
+        if listing.tables:
+            if compiled is not None:
+                raise UsageError(f"--pattern is for the names of files; {path} is a table, whose columns say it")
+            return of_tables(path, listing.tables, listing, choice)
     if not listing.entries:
-        raise _nothing(path, listing)
-    _one_kind(path, listing.entries)
+        raise nothing(path, listing)
+    if choice.target is not None:
+        raise UsageError(f"--target names a column of a table, and {path} is none")
+    one_kind(path, [entry.reader for entry in listing.entries])
+    if choice.frames:
+        listing.entries = join_frames(listing.entries, path)
+    else:
+        listing.entries = join_series(listing.entries, None if pattern is None else pattern.count("/"))
     if compiled is not None:
         return _by_pattern(path, listing, compiled)
     if all(len(entry.parts) == 1 for entry in listing.entries):
-        if _all_many(listing.entries):
+        if all_many(listing.entries):
             return _containers(path, listing)
-        raise _flat(path, listing.entries)
-    _not_sets_in_folders(path, listing.entries)
+        raise flat(path, listing.entries)
+    not_sets_in_folders(path, listing.entries)
     return _by_folder(path, listing)
-
-
-def _all_many(entries: Sequence[Entry]) -> bool:
-    """Whether each file may hold many items with their labels."""
-    many = {name: READERS.get(name).tags["many"] for name in {entry.reader for entry in entries}}
-    return all(many.values())
 
 
 def starts_a_set(path: Path) -> bool:
@@ -65,7 +106,7 @@ def _parts_of_set(path: Path) -> list[Path]:
 
 def _list_archives(path: Path, outer: Listing) -> Listing:
     """One archive of everything, or one a split whose name or top folder says which."""
-    joined = Listing(bad=outer.bad, ignored=outer.ignored)
+    joined = Listing(bad=outer.bad, ignored=outer.ignored, tables=outer.tables)
     splits = set()
     for archive in outer.archives:
         inner = list_files(archive)
@@ -80,6 +121,7 @@ def _list_archives(path: Path, outer: Listing) -> Listing:
         splits |= {entry.split for entry in inner.entries}
         joined.entries += inner.entries
         joined.bad += inner.bad
+        joined.tables += inner.tables
         joined.ignored += [*inner.ignored, *map(str, inner.archives)]
         joined.notes += inner.notes
         joined.split = words
@@ -115,7 +157,7 @@ def _add_labels(listing: Listing, folder: Path) -> None:
         if path not in have and path.is_file() and holds_labels(path.name):
             other = Listing()
             sort_in(other, File(path, None, folder), (path.name,), known_suffixes())
-            listing.entries += [entry for entry in other.entries if entry.reader in readers]
+            listing.entries += [e for e in other.entries if e.reader in readers and not _class_a_file(e)]
 
 
 # ---- splits
@@ -129,7 +171,7 @@ def _split_by_folder(root: Path, listing: Listing) -> str:
         top = next(iter(tops))
         if len(tops) > 1 or not top or split_of(top):
             break
-        if all(len(entry.parts) == 2 for entry in entries) and not _all_many(entries):
+        if all(len(entry.parts) == 2 for entry in entries) and not all_many(entries):
             break  # that is the one class
         if len(_folders(root, entries[0].above)) > 1:
             break  # other class folders lie beside it, empty
@@ -179,7 +221,7 @@ def _by_folder(path: Path, listing: Listing) -> Source:
             loose.append(ReadError(entry.file, "lies outside of the class folders, so it has no label"))
             continue
         deeper += len(entry.parts) > 2
-        items.append(Item(entry.file, entry.reader, entry.parts[0], entry.split))
+        items.append(Item(entry.file, entry.reader, entry.parts[0], entry.split, many=_class_a_file(entry)))
     listing.bad += loose
     if deeper:
         listing.notes.append(
@@ -195,15 +237,15 @@ def _by_pattern(path: Path, listing: Listing, pattern: Pattern) -> Source:
     for entry in listing.entries:
         try:
             try:
-                found = pattern.match("/".join((*entry.above, *entry.parts)))
+                found = pattern.match("/".join((*entry.above, *entry.parts)), entry.folder)
             except ValueError:
-                found = pattern.match("/".join(entry.parts))  # below the split's folder
+                found = pattern.match("/".join(entry.parts), entry.folder)  # below the split's folder
         except ValueError as error:
             misfits.append(ReadError(entry.file, str(error)))
             continue
         label = found.pop("label", None) or (entry.parts[0] if len(entry.parts) > 1 else None)
         split = split_of(found.pop("split", "")) or entry.split
-        items.append(Item(entry.file, entry.reader, label, split, found))
+        items.append(Item(entry.file, entry.reader, label, split, found, _class_a_file(entry)))
     if not items:
         seen = "/".join(listing.entries[0].parts)
         raise UsageError(f"no file of {path} fits --pattern {pattern.text!r}; the first is {seen}")
@@ -219,21 +261,24 @@ def _by_pattern(path: Path, listing: Listing, pattern: Pattern) -> Source:
 def _source(
     path: Path, listing: Listing, items: list[Item], fields: tuple[str, ...] = (), pattern: str | None = None
 ) -> Source:
-    counts = Counter(item.label for item in items)
+    counts = Counter(item.label for item in items if not item.many)
     single = [str(label) for label, count in counts.items() if count == 1]
     if single:
-        listing.notes.append(f"classes with one item only: {_some(natural_order(single))}")
+        listing.notes.append(f"classes with one item only: {some(natural_order(single))}")
     empty = _empty_classes(items, listing) if pattern is None else []
     if empty:
-        listing.notes.append(f"class folders without any item, left out: {_some(natural_order(empty))}")
+        listing.notes.append(f"class folders without any item, left out: {some(natural_order(empty))}")
+    readers = _readers(item.reader for item in items)
+    said = {column: None for name in readers for column in READERS.get(name).tags.get("columns", ())}
+    said |= dict.fromkeys(_columns(items, readers))
     return Source(
         name=short_name(path),
         items=tuple(items),
-        readers=_readers(item.reader for item in items),
+        readers=readers,
         bad=tuple(listing.bad),
         ignored=tuple(listing.ignored),
         split=listing.split,
-        fields=fields,
+        fields=tuple({**dict.fromkeys(fields), **said}),  # of names, and of what files say themselves
         pattern=pattern,
         notes=tuple(listing.notes),
         empty=tuple(natural_order(empty)),
@@ -264,10 +309,12 @@ def _containers(path: Path, listing: Listing) -> Source:
         raise UsageError(f"{path} holds labels ({labels[0].name}) but not the arrays that they belong to")
     words = [split_in(entry.file.name) for entry in entries]
     sets = {rest if entry.reader != "cifar" else "cifar" for entry, (_, rest) in zip(entries, words, strict=True)}
+    if len(sets) > 1 and all(map(_class_a_file, entries)):
+        return _class_files(path, listing)
     if len(sets) > 1:
-        names = natural_order({_shown(entry.file.name) for entry in entries})
+        names = natural_order({shown_name(entry.file.name) for entry in entries})
         raise UsageError(
-            f"{path} holds several data sets: {_some(names, 12)}; name one, such as {path / names[0]} "
+            f"{path} holds several data sets: {some(names, 12)}; name one, such as {path / names[0]} "
             '(or, when each file is one item, give --pattern "{label}_...")'
         )
     items = [Item(e.file, e.reader, None, e.split or split) for e, (split, _) in zip(entries, words, strict=True)]
@@ -276,6 +323,7 @@ def _containers(path: Path, listing: Listing) -> Source:
         name=short_name(path),
         items=tuple(items),
         readers={name: readers[name] for name in sorted({item.reader for item in items})},
+        fields=_columns(items, readers),
         # beside arrays, a file of another kind is not an item that failed
         bad=tuple(error for error in listing.bad if error.reason.startswith("this folder")),
         ignored=(*listing.ignored, *(e.path for e in listing.bad if not e.reason.startswith("this folder"))),
@@ -283,6 +331,32 @@ def _containers(path: Path, listing: Listing) -> Source:
         notes=tuple(listing.notes),
         companions=(*labels, *_class_names(entries)),
     )
+
+
+def _class_files(path: Path, listing: Listing) -> Source:
+    """Each file is a class: `exons.fasta` and `introns.fasta`, or `exons_train.fasta`, `exons_test.fasta`, ..."""
+    names = [re.sub(r"\.gz$", "", entry.file.name, flags=re.IGNORECASE) for entry in listing.entries]
+    stems = [name.rpartition(".")[0] or name for name in names]
+    words = [split_in(stem) for stem in stems]
+    items = []
+    for entry, stem, (split, rest) in zip(listing.entries, stems, words, strict=True):
+        if all(word and other != "*" for word, other in words):  # else "test" is a class like the others
+            before, _, after = rest.partition("*")
+            stem = f"{stem[: len(before)]}{stem[len(stem) - len(after) :]}".strip("_-. ")
+            entry.split = entry.split or split
+            listing.split = listing.split or "published by file names"
+        items.append(Item(entry.file, entry.reader, stem, entry.split, many=True))
+    return _source(path, listing, items)
+
+
+def _columns(items: list[Item], readers: dict[str, Reader]) -> tuple[str, ...]:
+    """The columns of items within files, as the first files have them."""
+    return tuple(dict.fromkeys(c for item in items[:20] for c in readers[item.reader].columns(item.file)))
+
+
+def _class_a_file(entry: Entry) -> bool:
+    """Whether files of this format hold many items that may all be of the class that a folder or name says."""
+    return bool(READERS.get(entry.reader).tags.get("class_a_file"))
 
 
 def _class_names(entries: list[Entry]) -> list[File]:
@@ -300,57 +374,5 @@ def _is_sidecar(reader: Reader, file: File) -> bool:
         return False  # reading it will say what is wrong
 
 
-def _shown(name: str) -> str:
-    """A file's name without its split and what follows: "GunPoint_TRAIN.ts" is "GunPoint"."""
-    split, rest = split_in(name)
-    return name if split is None else name[: rest.index("*")].rstrip("_-. ") or name
-
-
-# ---- errors
-
-
-def _one_kind(path: Path, entries: list[Entry]) -> None:
-    kinds = Counter(READERS.get(name).tags.get("kind", name) for name in (entry.reader for entry in entries))
-    if len(kinds) > 1:
-        listed = " and ".join(f"{count:,} {kind} files" for kind, count in kinds.most_common())
-        raise UsageError(f"{path} mixes {listed}; keep one kind in a data set")
-
-
-def _not_sets_in_folders(path: Path, entries: list[Entry]) -> None:
-    """Refuse folders that are data sets of their own: a class folder of arrays has one item a file and no split."""
-    if not _all_many(entries):
-        return
-    sets = {entry.parts[0] for entry in entries if split_in(entry.file.name)[0] or holds_labels(entry.file.name)}
-    if sets == {entry.parts[0] for entry in entries}:
-        names = natural_order(sets)
-        raise UsageError(f"{path} holds several data sets: {_some(names, 12)}; name one, such as {path / names[0]}")
-
-
-def _flat(path: Path, entries: list[Entry]) -> UsageError:
-    names = [entry.file.name for entry in entries]
-    start = f"{path} is a flat folder of {len(names):,} files without class folders; "
-    proposed = propose(names)
-    if proposed is not None:
-        return UsageError(f'{start}when their names hold the label, say how: --pattern "{proposed}" ({names[0]})')
-    return UsageError(
-        f'{start}put each class into a folder, or say how names hold it: --pattern "{{label}}_{{index}}.png"'
-    )
-
-
-def _nothing(path: Path, listing: Listing) -> UsageError:
-    if listing.bad:
-        more = f" (and {len(listing.bad) - 1:,} more)" if len(listing.bad) > 1 else ""
-        return UsageError(f"{path} holds nothing that can be read; {listing.bad[0]}{more}")
-    if listing.ignored:
-        seen = _some([Path(name).name for name in listing.ignored])
-        return UsageError(f"{path} holds no pictures, sounds, arrays or series; it has {seen}")
-    return UsageError(f"{path} is empty")
-
-
 def _readers(names: Iterable[str]) -> dict[str, Reader]:
     return {name: READERS.create(name) for name in sorted(set(names))}
-
-
-def _some(names: Sequence[str], count: int = 5) -> str:
-    more = f" and {len(names) - count:,} more" if len(names) > count else ""
-    return ", ".join(names[:count]) + more

@@ -3,19 +3,32 @@
 Only names that say nothing, and suffixes that many formats share, are looked into: 60,000 files take about a second.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from gridsight.core.errors import ReadError
-from gridsight.data.files import File, walk
+from gridsight.data.archives import TARS
+from gridsight.data.files import File, is_tar, walk
 from gridsight.data.names import outside
 from gridsight.data.readers import READERS, find_reader
 
-TEXTS = (".txt", ".md", ".rst", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".html", ".htm", ".pdf", ".log", ".ini")
+TEXTS = (".txt", ".md", ".rst", ".json", ".jsonl", ".xml", ".html", ".htm", ".pdf", ".log", ".ini")
 OTHERS = (".yml", ".yaml", ".toml", ".py", ".sh", ".ipynb", ".doc", ".docx", ".xls", ".xlsx", ".db", ".arff", ".bak")
-NOT_DATA = (*TEXTS, *OTHERS)
-NOT_DATA_NAMES = ("license", "licence", "copying", "readme", "notice", "sha256sums", "md5sums", "citation.cff")
-VAGUE = (".bin", ".gz", ".tar", ".tgz", ".tar.gz", ".dat", ".raw")
+PARTS = (".img", ".img.gz")  # read with the .hdr beside
+NOT_DATA = (*TEXTS, *OTHERS, *PARTS)
+NOT_DATA_NAMES = (
+    "license",
+    "licence",
+    "copying",
+    "readme",
+    "notice",
+    "sha256sums",
+    "md5sums",
+    "citation.cff",
+    "dicomdir",
+)
+VAGUE = (".bin", ".gz", *TARS, ".dat", ".data", ".raw")
 """Suffixes that many formats share: only the content tells."""
 
 
@@ -23,7 +36,8 @@ VAGUE = (".bin", ".gz", ".tar", ".tgz", ".tar.gz", ".dat", ".raw")
 class Entry:
     """One file of data: its path below what was given, its reader, and the split that its place says.
 
-    `parts` start where class folders may start; what was recognised above them moves to `above`.
+    `parts` start where class folders may start; what was recognised above them moves to `above`. Of
+    a `folder` whose files are one item together, both are the folder's own.
     """
 
     file: File
@@ -31,6 +45,7 @@ class Entry:
     reader: str
     split: str | None = None
     above: tuple[str, ...] = ()
+    folder: bool = False
 
     def descend(self) -> None:
         """Leave the first folder behind."""
@@ -39,9 +54,13 @@ class Entry:
 
 @dataclass
 class Listing:
-    """Everything below one folder or archive, sorted into what it is; `folders` are named, empty ones too."""
+    """Everything below one folder or archive, sorted into what it is; `folders` are named, empty ones too.
+
+    `tables` may be data or say what the data are.
+    """
 
     entries: list[Entry] = field(default_factory=list)
+    tables: list[Entry] = field(default_factory=list)
     archives: list[Path] = field(default_factory=list)
     bad: list[ReadError] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
@@ -50,7 +69,7 @@ class Listing:
 
 
 def list_files(root: Path) -> Listing:
-    """What lies below a folder or in a zip."""
+    """What lies below a folder or in an archive."""
     listing = Listing()
     suffixes = known_suffixes()
     start = len(root.parts)
@@ -71,7 +90,7 @@ def sort_in(listing: Listing, file: File, parts: tuple[str, ...], suffixes: dict
     name = parts[-1].lower()
     known = [suffixes[name[i:]] for i, letter in enumerate(name) if letter == "." and name[i:] in suffixes]
     if known and len(known[0]) == 1 and not name.endswith(VAGUE):
-        listing.entries.append(Entry(file, parts, known[0][0]))
+        _enter(listing, Entry(file, parts, known[0][0]))
     elif name.endswith(".zip"):
         listing.archives.append(file.path) if file.member is None else listing.ignored.append(str(file))
     elif not known and (name.endswith(NOT_DATA) or name in NOT_DATA_NAMES):
@@ -80,11 +99,25 @@ def sort_in(listing: Listing, file: File, parts: tuple[str, ...], suffixes: dict
         try:
             found = find_reader(file) if file.size() else None
             if found is not None:
-                listing.entries.append(Entry(file, parts, found[0]))
+                _enter(listing, Entry(file, parts, found[0]))
+            elif name.endswith(TARS) and file.member is None and is_tar(file.path):
+                listing.archives.append(file.path)
+            elif name.endswith(TARS) and file.member is not None:
+                listing.ignored.append(str(file))
             else:
                 listing.bad.append(ReadError(file, _why_unknown(file)))
         except ReadError as error:
             listing.bad.append(error)
+
+
+def _enter(listing: Listing, entry: Entry) -> None:
+    (listing.tables if entry.reader == "table" else listing.entries).append(entry)
+
+
+def all_many(entries: Sequence[Entry]) -> bool:
+    """Whether each file may hold many items with their labels."""
+    many = {name: READERS.get(name).tags["many"] for name in {entry.reader for entry in entries}}
+    return all(many.values())
 
 
 def known_suffixes() -> dict[str, list[str]]:

@@ -80,10 +80,13 @@ class Pattern:
         self._stem = "." not in text.rpartition("}")[2]
         self._lazy, self._greedy = self._compile("+?"), self._compile("+")
 
-    def match(self, path: str) -> dict[str, str]:
-        """The fields of one file from its path below the data's folder ("/" between names), or a `ValueError`."""
+    def match(self, path: str, whole: bool = False) -> dict[str, str]:
+        """The fields of one file from its path below the data's folder ("/" between names), or a `ValueError`.
+
+        A folder that is one item has no suffix: "1.2.840" is its `whole` name.
+        """
         text = path if "/" in self.text else path.rpartition("/")[2]
-        if self._stem:
+        if self._stem and not whole:
             folder, slash, name = text.rpartition("/")
             text = folder + slash + (name.rpartition(".")[0] or name)
         lazy, greedy = self._lazy.fullmatch(text), self._greedy.fullmatch(text)

@@ -8,7 +8,7 @@ import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from lzma import LZMAError
@@ -19,6 +19,7 @@ import numpy as np
 
 from gridsight.core.errors import ReadError, UsageError
 from gridsight.data.axes import channels_first, stack_axes
+from gridsight.data.labels import Labels
 from gridsight.data.names import SPLITS
 from gridsight.data.sample import Sample
 
@@ -167,7 +168,7 @@ def samples(
     blocks: Iterable[np.ndarray],
     axes: str,
     dtype: np.dtype,
-    labels: Sequence[str | None] | None,
+    labels: Labels | None,
     split: str | None,
 ) -> Iterator[Sample | ReadError]:
     """The items of all blocks, called `path[i]`; one with NaN or infinite values, or without its label, is an error."""
@@ -179,44 +180,14 @@ def samples(
             bad = (~finite).reshape(len(block), -1).sum(1)
         for i, item in enumerate(channels_first(block, axes, stacked=True)):
             name = f"{path}[{index}]"
-            label = None if labels is None else labels[index]
+            label = None if labels is None else labels.texts[index]
             index += 1
             if bad is not None and bad[i]:
                 yield ReadError(name, not_finite(int(bad[i]), item.size))
             elif labels is not None and label is None:
                 yield ReadError(name, "its label is missing (NaN or empty)")
             else:
-                yield Sample(item, name, label, split)
-
-
-def label_texts(file: object, array: np.ndarray, count: int, names: Sequence[str] | None = None) -> list[str | None]:
-    """Labels (n,) or (n, 1) of integers, whole floats, booleans or text as names; None where one is missing."""
-    if array.ndim == 2 and array.shape[1] == 1:  # MedMNIST's
-        array = array[:, 0]
-    if array.ndim == 2:
-        raise ReadError(
-            file, f"labels have shape {array.shape}: one class number an item is wanted (one-hot: save y.argmax(1))"
-        )
-    if array.ndim != 1:
-        raise ReadError(file, f"labels have shape {array.shape}; ({count},) is wanted")
-    if len(array) != count:
-        raise ReadError(file, f"{len(array):,} labels for {count:,} items")
-    if array.dtype.kind == "U":
-        return [text.strip() or None for text in array.tolist()]
-    if array.dtype.kind == "S":
-        return [text.decode("utf-8", "replace").strip() or None for text in array.tolist()]
-    if array.dtype.kind == "f":
-        whole = np.isnan(array) | (array == np.round(array))
-        if not whole.all() or np.isinf(array).any():
-            raise ReadError(file, "labels are not whole numbers: class numbers or names are wanted")
-        numbers = [None if np.isnan(value) else int(value) for value in array]
-    elif array.dtype.kind in "biu":
-        numbers = [int(value) for value in array.tolist()]
-    else:
-        raise ReadError(file, f"labels are of type {array.dtype}; integers or text are wanted")
-    if names and all(number is None or 0 <= number < len(names) for number in numbers):
-        return [None if number is None else names[number] for number in numbers]
-    return [None if number is None else str(number) for number in numbers]
+                yield Sample(item, name, label, split, column=None if labels is None else labels.column)
 
 
 def key_role(key: str) -> tuple[str, str | None, int] | None:

@@ -6,8 +6,9 @@ from typing import Any, Literal
 
 from gridsight.core.errors import DataError
 
-Kind = Literal["image", "sound", "series", "volume"]
-Fit = Literal["exact", "crop", "pad"]
+Kind = Literal["image", "sound", "series", "sequence", "volume", "video"]
+Fit = Literal["exact", "crop", "pad", "mask", "patch"]
+TaskName = Literal["classify", "multilabel", "regress", "grade"]
 
 
 @dataclass(frozen=True)
@@ -15,8 +16,15 @@ class DataSpec:
     """Everything that a model must know to read an item as it was trained on.
 
     `spatial` is the size every item is brought to: `fit` says how ("exact": they all have it; "crop": cut to its
-    aspect, then resized; "pad": zeros at the end, longer ones cut in the middle). `dtype` is the type of the decoded
-    items, `rate` samples a second (sound), `sizes` the smallest and largest size seen.
+    aspect, then resized; "pad": zeros at the end, longer ones cut in the middle; "mask": items keep their own size up
+    to `spatial`, and networks are told by a mask which cells are real; "patch": items keep their own size, networks are
+    trained on patches of `spatial` and answer about the whole item). `dtype` is the type of the decoded items,
+    `rate` samples a second (sound), `sizes` the smallest and largest size seen, `alphabet` that of one-hot sequences
+    ("dna", "protein"). `spacing` is the millimetres between cells that volumes are resampled to, `spacings` the
+    smallest and largest that they have.
+
+    `task` says what the labels are: `classes` to choose one or several of, ordered grades, or a number in `unit`;
+    `target` names the column that they come from.
     """
 
     name: str
@@ -35,6 +43,12 @@ class DataSpec:
     group: str | None = None
     fields: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    spacing: tuple[float, ...] | None = None
+    alphabet: str | None = None
+    task: TaskName = "classify"
+    target: str = ""
+    unit: str = ""
+    spacings: tuple[tuple[float, ...], tuple[float, ...]] | None = None
 
     @property
     def num_classes(self) -> int:
@@ -43,7 +57,9 @@ class DataSpec:
 
     @property
     def full_scale(self) -> float:
-        """The largest value of an integer type (255, 65535, ...); 1.0 for floats."""
+        """The largest value of an integer type (255, 65535, ...); of a one-hot sequence its level; 1.0 for floats."""
+        if self.alphabet is not None:
+            return 60.0  # data/alphabet.py's LEVEL
         return {"uint8": 255.0, "uint16": 65535.0, "int16": 32768.0}.get(self.dtype, 1.0)
 
     def to_dict(self) -> dict[str, Any]:

@@ -45,15 +45,17 @@ def split(
     *,
     validation: float = 0.1,
     holdout: float = 0.2,
+    classes: bool = True,
 ) -> Split:
     """The parts of n items from their `labels`, `groups` (or None) and `published` splits ("train", "val", "test").
 
-    Items without a published split are training data. A class with one item is trained on and not tested.
+    Items without a published split are training data. A class with one item is trained on and not tested. `classes`
+    False: the labels are no classes but strata (parts of a range), which may lie wholly on one side.
     Raises `DataError` where that cannot be honest: one class, a class only in the test data, a group on both sides.
     """
     y, g = _codes(labels), None if groups is None else _codes(groups)
     names, group_names = _names(labels), None if groups is None else _names(groups)
-    if len(names) < 2:
+    if len(names) < 2 and (classes or not names):
         raise DataError(
             f"there is one class only ({names[0]!r}); a classifier needs at least two" if names else "no items"
         )
@@ -68,14 +70,14 @@ def split(
     elif len(parts["test"]):
         words.append(f"test: the {len(parts['test']):,} published items")
     if len(parts["test"]):
-        _check_published(y, g, parts, names, group_names)
+        _check_published(y, g, parts, names, group_names, classes)
     else:
         parts["train"], parts["test"] = _carve(y, g, parts["train"], holdout, 1, seed, "test")
         if not len(parts["test"]):
             raise DataError("no class has a second item, so none can be held back to test on")
         words.append(f"test: {_share(parts['test'], len(y))} held back, {_how(g)}, seed {seed}")
         untested = sorted(set(y.tolist()) - set(y[parts["test"]].tolist()))
-        if untested:
+        if untested and classes:
             words.append(f"not tested for lack of {'groups' if g is not None else 'items'}: {_listed(names, untested)}")
     before = parts["train"]
     if len(parts["val"]):
@@ -89,12 +91,14 @@ def split(
         words.append(f"validation: {_share(parts['val'], len(before))} of the training data, {_how(g)}, seed {seed}")
         counts = np.bincount(y[parts["val"]], minlength=len(names))
         few = [c for c in np.unique(y[before]).tolist() if counts[c] < LEAST]
-        if few:
+        if few and classes:
             words.append(f"classes with fewer than {LEAST} validation items: {_listed(names, few)}")
     return Split(parts["train"], parts["val"], parts["test"], "; ".join(words))
 
 
-def folds(labels: Labels, groups: Sequence[Hashable] | None, k: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+def folds(
+    labels: Labels, groups: Sequence[Hashable] | None, k: int, seed: int, *, classes: bool = True
+) -> list[tuple[np.ndarray, np.ndarray]]:
     """`k` pairs (train, test) of item numbers: every item is tested once; classes even, groups whole.
 
     Raises `DataError` when a class would be tested without being trained on: it has one item, or lies in one group.
@@ -106,12 +110,12 @@ def folds(labels: Labels, groups: Sequence[Hashable] | None, k: int, seed: int) 
     units = len(y) if g is None else len(np.unique(g))
     if k > units:
         raise UsageError(f"--folds {k}: there are only {units} {'items' if g is None else 'groups'}")
-    if len(names) < 2:
+    if len(names) < 2 and classes:
         raise DataError("there is one class only; a classifier needs at least two")
     fold = _deal(y, k, seed, "folds") if g is None else _deal_groups(y, g, k, seed, "folds")
     for test in range(k):
         missing = sorted(set(y[fold == test].tolist()) - set(y[fold != test].tolist()))
-        if missing:
+        if missing and classes:
             why = "it has one item only" if g is None else "its groups fell into one fold, or it has one group only"
             raise DataError(
                 f"class {names[missing[0]]!r} would be tested without being trained on ({why}); leave it out, "
@@ -192,8 +196,9 @@ def _check_published(
     parts: dict[str, np.ndarray],
     names: list[Hashable],
     group_names: list[Hashable] | None,
+    classes: bool,
 ) -> None:
-    for part, words in (("test", "test"), ("val", "validation")):
+    for part, words in (("test", "test"), ("val", "validation")) if classes else ():
         extra = sorted(set(y[parts[part]].tolist()) - set(y[parts["train"]].tolist()))
         if extra:
             raise DataError(f"only in the {words} data, so never trained on: {_listed(names, extra)}")

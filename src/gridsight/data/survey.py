@@ -5,12 +5,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gridsight.core.errors import DataError
+from gridsight.core.errors import DataError, UsageError
 from gridsight.data.sample import Header
+from gridsight.data.spacing import choose
 from gridsight.data.spec import DataSpec, Fit, Kind
 
 LARGEST = {1: 4096, 2: 128, 3: 48}
 """The longest side that items of many sizes are brought to without `--size`: what two cores train on in minutes."""
+LARGEST_CLIP = (32, 64)
+"""The most frames, and the longest shorter side of them, that clips are brought to."""
+FINEST = 1 << 20
+"""The same where items are only read in patches: no limit."""
 SOUND_SECONDS = 4.0
 """Sounds are cut to this, or to the 98th percentile of their lengths where that is shorter."""
 
@@ -20,7 +25,9 @@ def survey(
     headers: Sequence[Header],
     *,
     sound: bool,
+    video: bool = False,
     size: int | None,
+    fit: str = "auto",
     axes: str | None = None,
     notes: Sequence[str] = (),
 ) -> DataSpec:
@@ -34,11 +41,20 @@ def survey(
         listed = ", ".join(f"{count:,} with {ndim}" for ndim, count in ndims.most_common())
         raise DataError(f"{name} mixes items of different numbers of axes: {listed}; keep one kind in a data set")
     ndim = next(iter(ndims))
-    kinds: dict[int, Kind] = {1: "series", 2: "image", 3: "volume"}
-    kind: Kind = "sound" if sound else kinds[ndim]
+    kinds: dict[int, Kind] = {1: "series", 2: "image", 3: "video" if video else "volume"}
+    alphabet = _alphabet(headers, name)
+    kind: Kind = "sequence" if alphabet else "sound" if sound else kinds[ndim]
     channels = _channels(headers, kind, name)
     rate = _rate(headers) if sound else None
-    spatial, fit, sizes = _spatial(headers, kind, rate, size)
+    spatial, found, sizes = _spatial(headers, kind, rate, size)
+    # cut and resized, volumes have no common scale
+    patches = fit == "patch"  # then `size` is theirs, and items stay as fine as they are
+    most = FINEST if patches else LARGEST[3]
+    physical = choose(headers, None if patches else size, most) if kind == "volume" and fit != "crop" else None
+    if physical is not None:
+        spatial, found = physical.spatial, "exact" if physical.exact else "pad"
+    if fit != "auto":
+        spatial, found = _fitted(fit, spatial, found, physical.sizes if physical else sizes, size, kind)
     return DataSpec(
         name=name,
         kind=kind,
@@ -47,12 +63,26 @@ def survey(
         spatial=spatial,
         dtype=_dtype({header.dtype for header in headers}),
         classes=(),
-        fit=fit,
+        fit=found,
         axes=axes,
         rate=rate,
         sizes=sizes,
         notes=tuple(notes),
+        alphabet=alphabet,
+        spacing=physical.spacing if physical else None,
+        spacings=physical.seen if physical else None,
     )
+
+
+def _alphabet(headers: Sequence[Header], name: str) -> str | None:
+    """That of all items, None where they are no sequences."""
+    found = Counter[str | None]()
+    for header in headers:
+        found[header.alphabet] += header.count
+    if len(found) > 1:
+        listed = ", ".join(f"{count:,} of {alphabet or 'no alphabet'}" for alphabet, count in found.most_common())
+        raise DataError(f"{name} mixes sequences of different alphabets: {listed}; a data set has one")
+    return next(iter(found))
 
 
 def _channels(headers: Sequence[Header], kind: Kind, name: str) -> int:
@@ -61,7 +91,7 @@ def _channels(headers: Sequence[Header], kind: Kind, name: str) -> int:
         found[header.channels] += header.count
     if len(found) == 1:
         return next(iter(found))
-    if kind == "image" and set(found) <= {1, 3}:
+    if kind in ("image", "video") and set(found) <= {1, 3}:
         # a few gray pictures among colour ones are repeated; colour among gray is worth keeping
         return 3
     if kind == "sound":
@@ -90,10 +120,14 @@ def _spatial(
         length = _percentile(shapes[:, 0], weights, 98)
         length = min(length, SOUND_SECONDS * (rate or 1.0)) if size is None else size
         return (max(1, round(length)),), "pad", sizes
-    if kind == "series":
+    if kind in ("series", "sequence"):
         longest = int(high[0]) if size is None else size
-        return (longest,), "exact" if (low == high).all() and longest == int(high[0]) else "pad", sizes
+        if kind == "sequence" and size is None:
+            longest = min(longest, LARGEST[1])  # one chromosome among genes would make every item as long
+        return (longest,), "exact" if (low == high).all() and longest == int(high[0]) else "mask", sizes
     middle = np.array([_percentile(column, weights, 50) for column in shapes.T])
+    if kind == "video":
+        return *_clip(shapes, middle, size), sizes
     limit = LARGEST[len(middle)]
     if size is None and (low == high).all() and high.max() <= 2 * limit:
         return sizes[1], "exact", sizes
@@ -103,6 +137,42 @@ def _spatial(
     # the shorter side is given by --size, else bounded so that the network sees at most about limit**ndim cells
     scale = (size if size is not None else min(middle.min(), limit)) / middle.min()
     return tuple(max(1, round(v * scale)) for v in middle), "crop", sizes
+
+
+def _clip(shapes: np.ndarray, middle: np.ndarray, size: int | None) -> tuple[tuple[int, ...], Fit]:
+    """Frames and their size: time has no aspect with space, so each is brought to its own."""
+    frames, side = LARGEST_CLIP
+    equal = bool((shapes == shapes[0]).all())
+    if size is None and equal and middle[0] <= 2 * frames and middle[1:].max() <= 2 * side:
+        return tuple(int(v) for v in middle), "exact"
+    aspects = shapes[:, 1] / shapes[:, 2]
+    if not np.allclose(aspects, aspects[0], atol=0.03):
+        middle[1:] = middle[1:].min()
+    scale = (size if size is not None else min(middle[1:].min(), side)) / middle[1:].min()
+    height, width = (max(1, round(v * scale)) for v in middle[1:])
+    return (int(min(middle[0], frames)), height, width), "crop"
+
+
+def _fitted(
+    fit: str, spatial: tuple[int, ...], found: Fit, sizes: tuple[tuple[int, ...], ...], size: int | None, kind: Kind
+) -> tuple[tuple[int, ...], Fit]:
+    """What the user asked for in place of the rule: "crop", or items at their own scale, padded or under a mask."""
+    if fit == "crop":
+        if kind in ("sound", "series", "sequence"):
+            raise UsageError(f"--fit crop resizes pictures and volumes; for a {kind} give pad or mask")
+        return spatial, "exact" if found == "exact" else "crop"
+    if fit == "patch":
+        if kind == "sound" or size is None:
+            raise UsageError("--patch N cuts pictures, volumes, series and sequences; sounds are padded")
+        if all(size > side for side in sizes[1]):
+            largest = "x".join(map(str, sizes[1]))
+            raise UsageError(f"--patch {size} is more than the largest item has ({largest}); give at most its size")
+        return (size,) * len(spatial), "patch"
+    limit = size if size is not None else LARGEST[len(spatial)]
+    own = tuple(min(side, limit) for side in sizes[1])
+    if kind == "sound" and fit == "mask":
+        raise UsageError("--fit mask is for series, sequences, pictures and volumes; sounds are padded")
+    return (spatial if kind == "sound" else own), ("mask" if fit == "mask" else "pad")
 
 
 def _percentile(values: np.ndarray, weights: np.ndarray, share: float) -> float:

@@ -17,6 +17,41 @@ BINS = 15
 _COLDEST, _HOTTEST = 0.01, 100.0
 
 
+@dataclass(frozen=True)
+class Calibration:
+    """`temperature` divides the logits; an answer below `threshold` is unsure (None: no data to fit it on).
+
+    `coverage` is the share of validation items that the threshold lets through; `quantiles` are those of the confidence
+    over the validation items, evenly spaced from the least to the largest, so that another can be chosen. `margin` is
+    the half-width of the interval around a number that holds a share `coverage` of them.
+    """
+
+    calibrated: bool = False
+    temperature: float = 1.0
+    threshold: float | None = None
+    coverage: float | None = None
+    quantiles: tuple[float, ...] = ()
+    margin: float | None = None
+
+
+def fit_calibration(logits: NDArray[Any], y: NDArray[Any], coverage: float) -> Calibration:
+    """Temperature by likelihood, then the threshold that lets a share `coverage` of the items through."""
+    temperature = fit_temperature(logits, y)
+    probabilities = softmax(logits, temperature)
+    threshold = unsure_threshold(probabilities, coverage)
+    return Calibration(True, temperature, threshold, coverage, quantiles_of(probabilities.max(1)))
+
+
+def quantiles_of(confidence: NDArray[Any]) -> tuple[float, ...]:
+    """101 evenly spaced quantiles, from the least to the largest."""
+    return tuple(float(q) for q in np.quantile(confidence, np.linspace(0, 1, 101)))
+
+
+def describe_calibration(p: NDArray[Any], before: NDArray[Any], y: NDArray[Any]) -> dict[str, float]:
+    """Expected calibration error of probabilities with and without the temperature."""
+    return {"ece": expected_calibration_error(p, y), "ece_before": expected_calibration_error(before, y)}
+
+
 def softmax(logits: NDArray[Any], temperature: float = 1.0) -> Floats:
     """Probabilities (n, K), float64, of logits (n, K) divided by the temperature."""
     z = np.asarray(logits, np.float64) / temperature

@@ -167,11 +167,22 @@ class Curves:
     """
 
     def __init__(self, p: Floats, y: NDArray[np.int64]) -> None:
-        self.columns = []
         k = p.shape[1]
-        for c in range(1 if k == 2 else 0, k):
+        first = 1 if k == 2 else 0
+        self._rank(p[:, first:], y[:, None] == np.arange(first, k))
+
+    @classmethod
+    def of_labels(cls, p: Floats, truth: NDArray[np.bool_]) -> "Curves":
+        """The same for questions that are independent of each other: truth (n, K) says which of them hold."""
+        found = cls.__new__(cls)
+        found._rank(p, truth)
+        return found
+
+    def _rank(self, p: Floats, truth: NDArray[np.bool_]) -> None:
+        self.columns = []
+        for c in range(p.shape[1]):
             order = np.argsort(-p[:, c], kind="stable")
-            score, positive = p[order, c], np.flatnonzero(y[order] == c)
+            score, positive = p[order, c], np.flatnonzero(truth[order, c])
             ends = np.append(np.flatnonzero(score[1:] != score[:-1]), len(score) - 1)  # last of each run of equals
             run = np.searchsorted(ends, positive)
             last, first = ends[run], np.append(0, ends + 1)[run]
@@ -180,6 +191,10 @@ class Curves:
             self.columns.append((order, positive, last, first, upto, before))
 
     def __call__(self, weights: Floats) -> Floats:
+        return defined_mean(self.each(weights))
+
+    def each(self, weights: Floats) -> Floats:
+        """The same of every class by itself: (K, b, 2), NaN where it is undefined."""
         areas, precisions = [], []
         for order, positive, last, first, upto, before in self.columns:
             total = _running(weights[order])
@@ -192,7 +207,7 @@ class Curves:
             # where nothing is seen yet the item itself has weight 0
             precision = np.divide(true, seen, out=np.zeros_like(seen), where=seen > 0)
             precisions.append(_share((won * precision).sum(0), hits[-1]))
-        return np.stack([_defined_mean(np.stack(each)) for each in (areas, precisions)], 1)
+        return np.stack([np.stack(areas), np.stack(precisions)], 2)
 
 
 def _running(values: Floats) -> Floats:
@@ -209,10 +224,10 @@ def _share(part: Floats, whole: Floats) -> Floats:
 
 def _mean_of_shares(part: Floats, whole: Floats) -> Floats:
     """Mean over classes of part / whole (K, b), classes whose whole is 0 left out: (b,)."""
-    return _defined_mean(_share(part, whole))
+    return defined_mean(_share(part, whole))
 
 
-def _defined_mean(values: Floats) -> Floats:
+def defined_mean(values: Floats) -> Floats:
     """Mean along the first axis of what is not NaN; NaN where nothing is left."""
     defined = ~np.isnan(values)
     return _share(np.where(defined, values, 0).sum(0), defined.sum(0).astype(np.float64))

@@ -12,9 +12,10 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from gridsight.core.errors import UsageError
 from gridsight.models import MODELS
-from gridsight.nn.blocks import PerStage, per_stage, same_conv
+from gridsight.nn import masked
+from gridsight.nn.blocks import PerStage, make_norm, per_stage, same_conv
+from gridsight.nn.dropout import Dropout
 from gridsight.nn.nd import Nd, OneOrEach, he_init
 from gridsight.nn.net import Net
 
@@ -22,28 +23,37 @@ from gridsight.nn.net import Net
 class Block(nn.Module):
     """x + relu(norm(conv(relu(norm(conv(x)))))): (N, width, *spatial) to the same shape."""
 
-    def __init__(self, nd: Nd, width: int, kernel: tuple[int, ...]) -> None:
+    def __init__(self, nd: Nd, width: int, kernel: tuple[int, ...], norm: str) -> None:
         super().__init__()
-        self.conv1, self.norm1 = same_conv(nd, width, width, kernel), nd.BatchNorm(width)
-        self.conv2, self.norm2 = same_conv(nd, width, width, kernel), nd.BatchNorm(width)
+        self.conv1, self.norm1 = same_conv(nd, width, width, kernel), make_norm(nd, norm, width)
+        self.conv2, self.norm2 = same_conv(nd, width, width, kernel), make_norm(nd, norm, width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.norm1(self.conv1(x)).relu()
-        return x + self.norm2(self.conv2(y)).relu()
+    def forward(self, x: Tensor, mask: masked.Mask = None) -> Tensor:
+        y = masked.norm(self.norm1, self.conv1(masked.fill(x, mask)), mask).relu()
+        return x + masked.norm(self.norm2, self.conv2(masked.fill(y, mask)), mask).relu()
 
 
 class Stage(nn.Module):
     """Convolution (stride), max pool, norm, ReLU, then `blocks` residual blocks; an axis shrinks by stride x pool."""
 
-    def __init__(self, nd: Nd, c_in: int, width: int, blocks: int, kernel: Any, stride: Any, pool: Any) -> None:
+    def __init__(
+        self, nd: Nd, c_in: int, width: int, blocks: int, kernel: Any, stride: Any, pool: Any, norm: str
+    ) -> None:
         super().__init__()
-        self.conv, self.norm = same_conv(nd, c_in, width, kernel, stride), nd.BatchNorm(width)
+        self.conv, self.norm = same_conv(nd, c_in, width, kernel, stride), make_norm(nd, norm, width)
         # ceil_mode keeps the last, incomplete window of an odd size; pooling before the norm leaves it less to do
         self.pool = nd.MaxPool(pool, ceil_mode=True) if max(pool) > 1 else nn.Identity()
-        self.blocks = nn.Sequential(*(Block(nd, width, kernel) for _ in range(blocks)))
+        self.blocks = nn.ModuleList(Block(nd, width, kernel, norm) for _ in range(blocks))
+        self.stride, self.window = stride, pool
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.blocks(self.norm(self.pool(self.conv(x))).relu())
+    def forward(self, x: Tensor, mask: masked.Mask = None) -> Tensor:
+        x, mask = self.conv(masked.fill(x, mask)), masked.shrink(mask, self.stride)
+        if max(self.window) > 1:
+            x, mask = masked.max_pool(self.pool, x, mask), masked.shrink(mask, self.window)
+        x = masked.norm(self.norm, x, mask).relu()
+        for block in self.blocks:
+            x = block(x, mask)
+        return x
 
 
 @MODELS.register(
@@ -53,16 +63,16 @@ class Stage(nn.Module):
     published=None,
     parameters_published=None,
     spatial=(32, 32),
-    masked=False,
-    unmasked="zero padding, batch norm and the pooling into cells would read what lies beyond a mask",
+    masked=True,
 )
 class GridNet(Net):
     """(N, in_channels, *spatial) -> logits (N, num_classes).
 
     `widths` are the channels of each stage; `kernels`, `strides` (of a stage's first convolution) and `pools` are one
     int for all, or one entry a stage (an int, or one int an axis); `blocks` are residual blocks a stage. `grid` cells
-    an axis reach the linear head (1: global mean); `dropout` is applied to them. Every axis must keep `grid` cells
-    after all strides and pools, else the input is a `UsageError`.
+    an axis reach the linear head (1: global mean), repeated where fewer are left; `dropout` is applied to them. `norm`
+    is "batch", or "group", "layer", "instance", which look at one item alone. With `standardise` each item is brought
+    to mean 0 and deviation 1 first.
     """
 
     small: ClassVar[dict[str, object]] = {
@@ -73,6 +83,7 @@ class GridNet(Net):
         "pools": (1, 2, 1),
         "grid": 2,
     }
+    others: ClassVar[dict[str, object]] = {"norm": "layer"}
 
     def __init__(
         self,
@@ -88,6 +99,7 @@ class GridNet(Net):
         grid: OneOrEach = 1,
         dropout: float = 0.0,
         standardise: bool = False,
+        norm: str = "batch",
     ) -> None:
         super().__init__()
         nd = Nd(ndim)
@@ -100,33 +112,28 @@ class GridNet(Net):
         self.grid = nd.each(grid)
         self.shrinks = [pair for each in zip(stride, pool, strict=True) for pair in each]
         self.stages = nn.ModuleList(
-            Stage(nd, c_in, width, depth[i], kernel[i], stride[i], pool[i])
+            Stage(nd, c_in, width, depth[i], kernel[i], stride[i], pool[i], norm)
             for i, (c_in, width) in enumerate(pairwise((in_channels, *widths)))
         )
         self.cells = nd.AdaptiveAvgPool(self.grid)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.fc = nn.Linear(widths[-1] * math.prod(self.grid), num_classes)
         he_init(self)
 
-    def minimum(self) -> tuple[int, ...]:
-        """The smallest input size an axis: every stride and pool rounds up, and `grid` cells must be left."""
-        low = list(self.grid)
-        for shrink in reversed(self.shrinks):
-            low = [(cells - 1) * factor + 1 for cells, factor in zip(low, shrink, strict=True)]
-        return tuple(low)
-
-    def forward_stages(self, x: Tensor, mask: Tensor | None = None) -> Iterator[Tensor]:
-        self.refuse_mask(mask)
-        if any(size < low for size, low in zip(x.shape[2:], self.minimum(), strict=True)):
-            raise UsageError(f"gridnet with these arguments needs {self.minimum()} cells, not {tuple(x.shape[2:])}")
+    def forward_stages(self, x: Tensor, mask: masked.Mask = None) -> Iterator[Tensor]:
         if self.standardise:
-            axes = tuple(range(1, x.dim()))
-            x = x - x.mean(axes, keepdim=True)
-            x = x / (x.square().mean(axes, keepdim=True) + 1e-5).sqrt()  # a constant item stays 0
-        for stage in self.stages:
-            yield (x := stage(x))
+            shape = (len(x), 1, *[1] * (x.dim() - 2))
+            # channels have equally many real cells: the mean of their means is the mean of all
+            x = x - masked.mean(x, mask).mean(1).view(shape)
+            x = x / (masked.mean(x.square(), mask).mean(1).view(shape) + 1e-5).sqrt()  # a constant item stays 0
+        for i, stage in enumerate(self.stages):
+            yield (x := stage(x, mask))
+            mask = masked.shrink(mask, *self.shrinks[2 * i : 2 * i + 2])
 
-    def forward_head(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        if tuple(x.shape[2:]) != self.grid:  # else every cell is its own mean, and the pool costs a tenth of a step
+    def forward_head(self, x: Tensor, mask: masked.Mask = None) -> Tensor:
+        mask = masked.shrink(mask, *self.shrinks)
+        if mask is not None:
+            x = masked.cells(x, mask, self.grid)
+        elif tuple(x.shape[2:]) != self.grid:  # else every cell is its own mean, and the pool costs a tenth of a step
             x = self.cells(x)
         return self.fc(self.dropout(x.flatten(1)))

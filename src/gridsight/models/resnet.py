@@ -23,14 +23,14 @@ from torch.nn.functional import pad
 
 from gridsight.core.errors import UsageError
 from gridsight.models import MODELS
+from gridsight.nn import masked
 from gridsight.nn.blocks import PerStage, per_stage, same_conv
-from gridsight.nn.nd import Nd, OneOrEach, global_mean, he_init
+from gridsight.nn.nd import Nd, OneOrEach, he_init
 from gridsight.nn.net import Net
 
 TAGS: dict[str, Any] = {
     "ndims": (1, 2, 3),
-    "masked": False,
-    "unmasked": "zero padding, batch norm and the mean would read the cells beyond a mask",
+    "masked": True,
 }
 LARGE = TAGS | {"paper": "arXiv:1512.03385", "spatial": (224, 224)}
 SMALL = TAGS | {"paper": "arXiv:1512.03385", "spatial": (32, 32)}
@@ -89,7 +89,8 @@ class Block(nn.Module):
         self.conv3 = same_conv(nd, *convs[2]) if bottleneck else None
         self.bn3 = nd.BatchNorm(norms[2]) if bottleneck else None
 
-        self.projects = c_in != c_out or any(s != 1 for s in nd.each(stride))
+        self.stride = nd.each(stride)
+        self.projects = c_in != c_out or any(s != 1 for s in self.stride)
         self.downsample: nn.Module = nn.Identity()
         if not self.projects:
             return
@@ -100,11 +101,20 @@ class Block(nn.Module):
         else:
             self.downsample = nn.Sequential(same_conv(nd, c_in, c_out, 1, stride), nd.BatchNorm(c_out))
 
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.bn2(self.conv2(self.bn1(self.conv1(x)).relu()))
+    def forward(self, x: Tensor, mask: masked.Mask = None) -> Tensor:
+        after = masked.shrink(mask, self.stride)
+        inner = mask if self.conv3 is not None else after  # a bottleneck strides on its second convolution
+        y = masked.norm(self.bn1, self.conv1(masked.fill(x, mask)), inner).relu()
+        y = masked.norm(self.bn2, self.conv2(masked.fill(y, inner)), after)
         if self.conv3 is not None and self.bn3 is not None:
-            y = self.bn3(self.conv3(y.relu()))
-        return (y + self.downsample(x)).relu()
+            y = masked.norm(self.bn3, self.conv3(y.relu()), after)
+        return (y + self.shortcut(x, after)).relu()
+
+    def shortcut(self, x: Tensor, after: masked.Mask) -> Tensor:
+        """x in the shape of the residual; 1-tap convolutions read no cell's neighbours."""
+        if not isinstance(self.downsample, nn.Sequential):
+            return self.downsample(x)
+        return masked.norm(self.downsample[1], self.downsample[0](x), after)
 
     def make_identity(self) -> None:
         """Start with residual 0."""
@@ -116,12 +126,15 @@ class PreBlock(Block):
 
     pre = True
 
-    def forward(self, x: Tensor) -> Tensor:
-        activated = self.bn1(x).relu()
-        y = self.conv2(self.bn2(self.conv1(activated)).relu())
+    def forward(self, x: Tensor, mask: masked.Mask = None) -> Tensor:
+        after = masked.shrink(mask, self.stride)
+        inner = mask if self.conv3 is not None else after
+        activated = masked.norm(self.bn1, x, mask).relu()
+        y = masked.norm(self.bn2, self.conv1(masked.fill(activated, mask)), inner).relu()
+        y = self.conv2(masked.fill(y, inner))
         if self.conv3 is not None and self.bn3 is not None:
-            y = self.conv3(self.bn3(y).relu())
-        return y + self.downsample(activated if self.projects else x)
+            y = self.conv3(masked.norm(self.bn3, y, after).relu())
+        return y + self.shortcut(activated if self.projects else x, after)
 
     def make_identity(self) -> None:
         """Start with residual 0: no norm follows the last convolution, so its own weights are zero."""
@@ -250,7 +263,8 @@ class ResNet(Net):
                 c = (width << i) * (4 if bottleneck else 1)
             self.add_module(f"layer{i + 1}", layer)
         self.norm = nd.BatchNorm(c) if pre else None
-        self.stages, self.head = len(depths), head
+        self.head = head
+        self.stem_stride, self.stem_pool, self.strides = nd.each(stem_stride), pool, [nd.each(s) for s in strides]
         self.add_module(head, nn.Linear(c, num_classes))
         he_init(self)
         if zero_init:
@@ -258,13 +272,17 @@ class ResNet(Net):
                 if isinstance(module, Block):
                     module.make_identity()
 
-    def forward_stages(self, x: Tensor, mask: Tensor | None = None) -> Iterator[Tensor]:
-        self.refuse_mask(mask)
-        yield (x := self.bn1(self.conv1(x)).relu())
-        x = self.maxpool(x)
-        for i in range(self.stages):
-            yield (x := self.get_submodule(f"layer{i + 1}")(x))
+    def forward_stages(self, x: Tensor, mask: masked.Mask = None) -> Iterator[Tensor]:
+        x, mask = self.conv1(masked.fill(x, mask)), masked.shrink(mask, self.stem_stride)
+        yield (x := masked.norm(self.bn1, x, mask).relu())
+        if max(self.stem_pool) > 1:
+            x, mask = masked.max_pool(self.maxpool, x, mask), masked.shrink(mask, self.stem_pool)
+        for i in range(len(self.strides)):
+            for block in self.get_submodule(f"layer{i + 1}").children():
+                x, mask = block(x, mask), masked.shrink(mask, block.stride)  # type: ignore[arg-type]
+            yield x
 
-    def forward_head(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        x = x if self.norm is None else self.norm(x).relu()
-        return self.get_submodule(self.head)(global_mean(x))
+    def forward_head(self, x: Tensor, mask: masked.Mask = None) -> Tensor:
+        mask = masked.shrink(mask, self.stem_stride, self.stem_pool, *self.strides)
+        x = x if self.norm is None else masked.norm(self.norm, x, mask).relu()
+        return self.get_submodule(self.head)(masked.mean(x, mask))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from gridsight.models import MODELS
 from gridsight.nn.blocks import grid_after
+from gridsight.nn.dropout import Dropout
 from gridsight.nn.nd import Nd, OneOrEach
 from gridsight.nn.net import Net
 
@@ -54,7 +55,7 @@ class SimpleCNN(Net):
         self.conv2 = nd.Conv(channels[0], channels[1], kernel, padding=padding)
         self.pool1, self.pool2 = nd.MaxPool(pool), nd.MaxPool(pool)
         self.fc1 = nn.Linear(channels[1] * math.prod(grid), hidden)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.fc2 = nn.Linear(hidden, num_classes)
 
     def forward_stages(self, x: Tensor, mask: Tensor | None = None) -> Iterator[Tensor]:

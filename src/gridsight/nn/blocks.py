@@ -28,6 +28,25 @@ def same_conv(
     return nd.Conv(c_in, c_out, kernel, nd.each(stride), padding, dilation, bias=False)
 
 
+NORMS = ("batch", "group", "layer", "instance")
+
+
+def make_norm(nd: Nd, kind: str, width: int) -> nn.Module:
+    """A norm of `width` channels: "batch", or of each item alone: "group" (8 channels a group), "layer", "instance".
+
+    Layer norm is over channels and cells (Ba, Kiros and Hinton, arXiv:1607.06450), instance norm over the cells of each
+    channel (Ulyanov et al., arXiv:1607.08022), group norm between the two (Wu and He, arXiv:1803.08494).
+    """
+    if kind == "batch":
+        return nd.BatchNorm(width)
+    if kind not in NORMS:
+        raise UsageError(f"norm must be {', '.join(NORMS)}, not {kind!r}")
+    groups = {"layer": 1, "instance": width, "group": max(1, width // 8)}[kind]
+    if width % groups:
+        raise UsageError(f"group norm takes a multiple of 8 channels, not {width}")
+    return nn.GroupNorm(groups, width)
+
+
 def per_stage(value: int | Sequence[T], stages: int, what: str) -> list[int | T]:
     """One `value` a stage: an int serves them all; else a sequence names each stage's int (or one int an axis)."""
     if isinstance(value, int):

@@ -209,7 +209,7 @@ def stage_shapes(net: Net, in_channels: int, spatial: Sequence[int]) -> list[tup
     """(C, *spatial) of every stage of one input (in_channels, *spatial)."""
     with torch.no_grad():
         x = torch.empty(1, in_channels, *spatial, device="meta")
-        net = meta_copy(net)
+        net = meta_copy(net).float()
         return [tuple(net.to_grid(stage).shape[1:]) for stage in net.forward_stages(x)]
 
 
@@ -222,7 +222,7 @@ def stage_fields(net: Net, in_channels: int, spatial: Sequence[int]) -> list[Fie
     """
     with torch.no_grad(), Tracer() as tracer:
         x = tracer.watch(torch.empty(1, in_channels, *spatial, device="meta"))
-        net = meta_copy(net)
+        net = meta_copy(net).float()
         return [tracer.field(net.to_grid(stage)) for stage in net.forward_stages(x)]
 
 

@@ -12,14 +12,11 @@ from gridsight.reporting.markup import (
     facts,
     memory,
     paragraph,
-    percent,
     plain,
     some,
     table,
     times,
 )
-
-SMALL_CLASS = 30  # items; below it the interval of a class' recall is about 0.3 wide
 
 
 def data(of: Contents) -> str:
@@ -41,15 +38,24 @@ def data(of: Contents) -> str:
         parts.append(f"<h3>{esc(some(len(bad), 'bad file'))}</h3>" + bullets(bad))
     if twins:
         pairs = (f"{t['a']} and {t['b']} ({_splits(t.get('splits'))})" for t in twins)
-        parts.append(f"<h3>{esc(some(len(twins), 'pair'))} of near-duplicates across splits</h3>" + bullets(pairs))
+        count = of.result.get("duplicates_count", len(twins))
+        few = bullets(pairs, 12)
+        parts.append(f"<h3>{esc(some(count, 'pair'))} of near-duplicates across splits</h3>{few}")
     if of.result and not (skipped or bad or twins):
         parts.append(paragraph("No bad files and no near-duplicates across splits are recorded.", "soft"))
     return "".join(parts)
 
 
 def _described(spec: DataSpec) -> Mapping[str, Any]:
-    size = " × ".join(f"{v:,}" for v in spec.spatial) + (" samples" if spec.kind == "sound" else "")
-    fit = {"exact": "", "crop": ", cut to this aspect and resized", "pad": ", shorter ones filled with zeros"}[spec.fit]
+    unit = {"sound": " samples", "sequence": " letters"}.get(spec.kind, "")
+    size = " × ".join(f"{v:,}" for v in spec.spatial) + unit
+    fit = {
+        "exact": "",
+        "crop": ", cut to this aspect and resized",
+        "pad": ", shorter ones filled with zeros",
+        "mask": ", each at its own size",
+        "patch": " patches of items at their own size",
+    }[spec.fit]
     low, high = (" × ".join(map(str, s)) for s in spec.sizes) if spec.sizes else ("", "")
     length = f" ({spec.spatial[0] / spec.rate:.3g} s)" if spec.rate else ""
     return {
@@ -61,11 +67,28 @@ def _described(spec: DataSpec) -> Mapping[str, Any]:
         "channels": spec.channels,
         "values": spec.dtype,
         "sampling rate": f"{spec.rate:,.6g} Hz" if spec.rate else None,
-        "classes": spec.num_classes,
+        "spacing": f"{_millimetres(spec.spacing)} mm" if spec.spacing else None,
+        "alphabet": spec.alphabet,
+        "classes": spec.num_classes if spec.task == "classify" else None,
+        "labels": _labels(spec),
+        "label column": spec.target,
         "split": spec.split,
         "grouped by": spec.group,
         "other columns": ", ".join(spec.fields),
     }
+
+
+def _millimetres(spacing: Sequence[float]) -> str:
+    return " × ".join(f"{value:.4g}" for value in spacing)
+
+
+def _labels(spec: DataSpec) -> str | None:
+    """What the labels are, where they are not one class an item."""
+    return {
+        "multilabel": f"any number of {spec.num_classes} classes an item",
+        "grade": f"{spec.num_classes} ordered grades",
+        "regress": "a number" + (f" in {spec.unit}" if spec.unit else ""),
+    }.get(spec.task)
 
 
 def _counts(spec: DataSpec, counts: Mapping[str, Sequence[int]]) -> str:
@@ -79,7 +102,9 @@ def _counts(spec: DataSpec, counts: Mapping[str, Sequence[int]]) -> str:
 
     rows = [row(name, [column[i] for column in counts.values()]) for i, name in enumerate(spec.classes)]
     rows.append(row("all", [sum(column) for column in counts.values()]))
-    head = ("class", f"items: {first}", *list(counts)[1:])
+    if spec.task == "regress":
+        return table(tuple(counts), [rows[0][1:]])
+    head = ("class", f"{'labels' if spec.task == 'multilabel' else 'items'}: {first}", *list(counts)[1:])
     return table(head, rows, "tall" if len(rows) > 16 else "")
 
 
@@ -128,11 +153,11 @@ def _against(spent: float | None, expected: float | None, write: Any) -> str | N
     return write(spent) + (f" ({write(expected)} expected)" if expected is not None else "")
 
 
-def limits(of: Contents) -> str:
-    """What a reader might wrongly take from these figures, as far as this run can know."""
+def limits(of: Contents, of_task: Sequence[str]) -> str:
+    """What a reader might wrongly take from these figures, as far as this run can know; `of_task` is the task's own."""
     said: list[str] = list(of.notes)
     spec, n = of.spec, of.result.get("n")
-    confusion, reads = of.confusion, of.result.get("test_reads") or 0
+    reads = of.result.get("test_reads") or 0
     if n is not None:
         said.append(
             "Intervals tell what the number of held-back items leaves open. They do not tell how the result would "
@@ -148,20 +173,7 @@ def limits(of: Contents) -> str:
             "the same source may be in training and in test, and new sources will do worse; --group NAME measures "
             "that."
         )
-    if confusion is not None:
-        few = [(of.classes[i], int(count)) for i, count in enumerate(confusion.sum(1)) if count < SMALL_CLASS]
-        if few:
-            listed = ", ".join(f"{name} ({count})" for name, count in few[:8]) + (", ..." if len(few) > 8 else "")
-            said.append(
-                f"{some(len(few), 'class', 'classes')} of {len(of.classes)} have fewer than {SMALL_CLASS} held-back "
-                f"items: {listed}. Their own figures are rough."
-            )
-        shares = confusion.sum(1) / max(1, confusion.sum())
-        if shares.max() > 1.5 / len(shares) and shares.max() > 0.5:
-            said.append(
-                f"{percent(float(shares.max()))} of the held-back items are of one class; read the balanced "
-                "accuracy and the recall of each class, not the accuracy alone."
-            )
+    said += of_task
     if spec is not None and spec.group is not None and n is not None:
         said.append(
             "Intervals of single classes and of the reliability diagram count items as independent, although items "
@@ -176,7 +188,7 @@ def limits(of: Contents) -> str:
         said.append("Near-duplicates of training items are among the held-back ones; these are easier than new items.")
     if of.epochs and not any(row.get("val_loss") is not None for row in of.epochs):
         said.append("There was no validation set: the schedule was fixed beforehand and the last weights were kept.")
-    if of.result and not of.calibration.get("calibrated"):
+    if of.choices is not None and of.result and not of.calibration.get("calibrated"):
         said.append("Probabilities are uncalibrated scores: do not read 90 % as nine times in ten.")
     found = of.predictions
     if found is not None and n is not None and len(found.target) != n:

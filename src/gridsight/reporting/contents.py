@@ -16,17 +16,35 @@ from gridsight.measure.metrics import confusion_matrix, per_class
 from gridsight.measure.words import confusion_in_words
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Predictions:
-    """Test predictions: probabilities (n, K), target (n,), paths, and raw inputs (m, C, *spatial) of the worst."""
+    """What every task keeps of n test items: target (n, ...), paths, and raw inputs (m, C, *spatial) of the worst.
 
-    probabilities: np.ndarray
+    Items of unequal size are padded in `worst_x`; `worst_size` (m, ndim) has their own sizes.
+    """
+
     target: np.ndarray
     paths: np.ndarray
-    classes: tuple[str, ...]
     worst_index: np.ndarray
     worst_x: np.ndarray
+    worst_size: np.ndarray | None = None
     groups: np.ndarray | None = None
+
+    def worst(self, most: int) -> list[tuple[int, np.ndarray]]:
+        """Up to `most` of the worst items: their number, and the raw input (C, *spatial) at its own size."""
+        found = []
+        for row, (index, x) in enumerate(zip(self.worst_index[:most], self.worst_x[:most], strict=True)):
+            own = () if self.worst_size is None else self.worst_size[row]
+            found.append((int(index), x[(slice(None), *(slice(0, int(size)) for size in own))]))
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choices(Predictions):
+    """Answers by probabilities (n, K) of `classes`; target (n,) is a class or grade, (n, K) a set of classes."""
+
+    probabilities: np.ndarray
+    classes: tuple[str, ...]
 
     @property
     def predicted(self) -> np.ndarray:
@@ -37,6 +55,20 @@ class Predictions:
     def confidence(self) -> np.ndarray:
         """The probability of the most probable class."""
         return self.probabilities.max(1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Numbers(Predictions):
+    """Answers that are numbers: value (n,) between low and high, which are NaN where no interval is known."""
+
+    value: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+    @property
+    def error(self) -> np.ndarray:
+        """How much too high each answer is."""
+        return self.value - self.target
 
 
 @dataclass(frozen=True)
@@ -55,20 +87,37 @@ class Contents:
     notes: tuple[str, ...] = field(default=())
 
     @property
+    def task(self) -> str:
+        """What the labels are: the name of the task."""
+        return self.result.get("task") or (self.spec.task if self.spec is not None else "classify")
+
+    @property
+    def choices(self) -> Choices | None:
+        """The predictions where they are probabilities of classes."""
+        return self.predictions if isinstance(self.predictions, Choices) else None
+
+    @property
+    def numbers(self) -> Numbers | None:
+        """The predictions where they are numbers."""
+        return self.predictions if isinstance(self.predictions, Numbers) else None
+
+    @property
     def classes(self) -> tuple[str, ...]:
         """Class names, from the predictions or the data description."""
-        if self.predictions is not None:
-            return self.predictions.classes
+        if self.choices is not None:
+            return self.choices.classes
         return self.spec.classes if self.spec is not None else ()
 
     @property
     def confusion(self) -> np.ndarray | None:
-        """Counts (K, K), true in rows: as the result states them, else from the predictions."""
+        """Counts (K, K), true in rows: as the result states them, else from predictions of one class an item."""
         stated = self.result.get("confusion")
         if stated is not None:
             return np.asarray(stated, np.int64)
-        found = self.predictions
-        return None if found is None else confusion_matrix(found.predicted, found.target, len(self.classes))
+        found = self.choices
+        if found is None or found.target.ndim != 1:
+            return None
+        return confusion_matrix(found.predicted, found.target, len(self.classes))
 
     @property
     def confused(self) -> list[str]:
@@ -124,14 +173,20 @@ def _predictions(run: RunFolder) -> Predictions | None:
     # opened here, as np.load leaves a damaged file open
     with run.predictions.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
         found = {name: file[name] for name in file.files}
-    return Predictions(
+    common: dict[str, Any] = {
+        "target": found["target"],
+        "paths": found["paths"],
+        "worst_index": found["worst_index"],
+        "worst_x": found["worst_x"],
+        "worst_size": found.get("worst_size"),
+        "groups": found.get("groups"),
+    }
+    if "value" in found:
+        return Numbers(value=found["value"], low=found["low"], high=found["high"], **common)
+    return Choices(
         probabilities=found["probabilities"].astype(np.float64),
-        target=found["target"],
-        paths=found["paths"],
         classes=tuple(str(name) for name in found["classes"]),
-        worst_index=found["worst_index"],
-        worst_x=found["worst_x"],
-        groups=found.get("groups"),
+        **common,
     )
 
 

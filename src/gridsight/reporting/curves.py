@@ -64,11 +64,13 @@ def by_class(
 ) -> tuple[list[Line], Band | None]:
     """One line a class up to `limit` classes, else their mean and the band of the middle 80 % of classes.
 
-    `kind` is `roc` or `precision_recall`; a class without items, or without any others, has no curve.
+    `target` is the class of each item (n,), or what is true of it (n, K). `kind` is `roc` or `precision_recall`; a
+    class without items, or without any others, has no curve.
     """
     k = len(classes)
-    has = [c for c in range(k) if 0 < (target == c).sum() < len(target)]
-    each = {c: kind(probabilities[:, c], target == c) for c in has}
+    truth = target > 0 if target.ndim == 2 else target[:, None] == np.arange(k)
+    has = [c for c in range(k) if 0 < truth[:, c].sum() < len(truth)]
+    each = {c: kind(probabilities[:, c], truth[:, c]) for c in has}
     if k <= limit:
         return [Line(classes[c], x, y, f"{area} {score:.4f}") for c, (x, y, score) in each.items()], None
     if not each:

@@ -93,11 +93,13 @@ def line_figure(
         axes.plot([mark.x], [mark.y], "o", color=WRONG, markersize=7, markeredgecolor=PAGE, markeredgewidth=1.5)
         low, high = axes.get_xlim()
         left = mark.x > low + 0.4 * (high - low)  # under a falling curve; beside the axis there is no room for that
+        bottom, top = axes.get_ylim()
+        under = left and mark.y > bottom + 0.08 * (top - bottom)
         axes.annotate(
             mark.label,
             (mark.x, mark.y),
             textcoords="offset points",
-            xytext=(-8, -14) if left else (8, 6),
+            xytext=(-8 if left else 8, -14 if under else 18 if left else 6),
             ha="right" if left else "left",
             color=INK,
             fontsize=TEXT,
@@ -164,14 +166,19 @@ def confusion_figure(
     return figure, tips
 
 
-def reliability_figure(after: Sequence[Bin], before: Sequence[Bin] | None) -> Figure:
-    """Share right against the stated probability with 95 % intervals, and below it how many items a bin has."""
+def reliability_figure(
+    after: Sequence[Bin],
+    before: Sequence[Bin] | None,
+    x_label: str = "probability of the predicted class",
+    counted: str = "items",
+) -> Figure:
+    """Share right against the stated probability with 95 % intervals, and below it how many are in a bin."""
     size = (WIDTH, 300)
     figure = _figure(size)
     axes = figure.add_axes(_box(size, left=56, bottom=96, right=14, top=12))
     counts = figure.add_axes(_box(size, left=56, bottom=40, right=14, top=216))
     _style(axes, "", "share right")
-    _style(counts, "probability of the predicted class", "items")
+    _style(counts, x_label, counted)
     axes.plot([0, 1], [0, 1], color=SOFT, linewidth=1, linestyle=(0, (2, 3)), label="_diagonal")
     if before is not None:
         shown = [row for row in before if row.n]
@@ -192,6 +199,64 @@ def reliability_figure(after: Sequence[Bin], before: Sequence[Bin] | None) -> Fi
     counts.xaxis.set_major_formatter(FuncFormatter(_percent))
     counts.yaxis.set_major_locator(MaxNLocator(2, integer=True, prune="lower"))
     counts.yaxis.set_major_formatter(FuncFormatter(_short_count))
+    return figure
+
+
+def scatter_figure(
+    x: np.ndarray,
+    y: np.ndarray,
+    x_label: str,
+    y_label: str,
+    *,
+    slope: float,
+    margin: float | None = None,
+    size: tuple[float, float] = (WIDTH, 300),
+) -> Figure:
+    """Points around the line y = `slope` x (1: what should be equal, 0: what should be none), `margin` as a band.
+
+    With slope 1 both axes have the same range.
+    """
+    figure = _figure(size)
+    axes = figure.add_axes(_box(size, left=66, bottom=40, right=14, top=12))
+    _style(axes, x_label, y_label)
+    ranges = [_range(np.concatenate([x, y]))] * 2 if slope else [_range(x), _range(np.append(y, 0.0))]
+    ends = np.array(ranges[0])
+    if margin is not None:
+        axes.fill_between(ends, slope * ends - margin, slope * ends + margin, color=SERIES[2], alpha=0.16, linewidth=0)
+    axes.plot(ends, slope * ends, color=SOFT, linewidth=1, linestyle=(0, (2, 3)), label="_line")
+    many = len(x) > 300
+    axes.plot(
+        x,
+        y,
+        linestyle="none",
+        marker="o",
+        markersize=3 if many else 4,
+        color=SERIES[0],
+        alpha=0.4 if many else 0.65,
+        markeredgewidth=0,
+    )
+    axes.set(xlim=ranges[0], ylim=ranges[1])
+    axes.xaxis.set_major_locator(MaxNLocator(6))
+    axes.yaxis.set_major_locator(MaxNLocator(6))
+    return figure
+
+
+def histogram_figure(values: np.ndarray, x_label: str, margin: float | None = None, bins: int = 31) -> Figure:
+    """How many values lie where, around a line at 0; values beyond +- `margin` in the second colour."""
+    size = (WIDTH, HEIGHT)
+    figure = _figure(size)
+    axes = figure.add_axes(_box(size, left=66, bottom=40, right=14, top=12))
+    _style(axes, x_label, "items")
+    end = max(float(np.abs(values).max()), 1e-30)
+    counts, edges = np.histogram(values, bins, (-end, end))  # an odd number of bins: one has 0 in its middle
+    for count, low, high in zip(counts, edges[:-1], edges[1:], strict=True):
+        outside = margin is not None and abs(low + high) / 2 > margin
+        colour = WRONG if outside else RIGHT
+        axes.add_patch(Rectangle((low, 0), high - low, int(count), facecolor=colour, alpha=0.6, linewidth=0))
+    axes.axvline(0, color=SOFT, linewidth=1, linestyle=(0, (2, 3)))
+    axes.set(xlim=(-end, end), ylim=(0, 1.05 * counts.max()))
+    axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.yaxis.set_major_formatter(FuncFormatter(_short_count))
     return figure
 
 
@@ -228,10 +293,30 @@ def svg(figure: Figure, label: str, tips: Sequence[str] = ()) -> str:
     body = re.sub(r"font-family: [^;\"]*; ?| transform=\"rotate\(-0 [^\"]*\"", "", body).replace("xlink:href", "href")
     body = re.sub("#(?:00000[1-4]|0000a[1-5])", lambda m: f"var({VARIABLES[m[0]]})", body)
     body = re.sub(r"\s*<g/>|\s*\n\s*", "\n", body)
+    body = _shorter(body)
     body = re.sub(r"<g id=\"tip(\d+)\">", lambda m: f"<g><title>{escape(tips[int(m[1])])}</title>", body)
     width, height = (72 * v for v in figure.get_size_inches())
     style = f"--w:{width:.0f}px"
     return f'<svg viewBox="0 0 {width:.6g} {height:.6g}" style="{style}" role="img" aria-label="{escape(label)}">{body}'
+
+
+def _shorter(body: str) -> str:
+    """The same drawing in fewer bytes: places to a hundredth of a unit, and the style of a series of points once."""
+
+    def once(series: re.Match[str]) -> str:
+        styles = set(re.findall(r' style="[^"]*"', series[0]))
+        plain = re.sub(r' style="[^"]*"', "", series[0])
+        return f"<g{styles.pop()}>{plain}</g>" if len(styles) == 1 else series[0]
+
+    body = re.sub(r' (?:d|x|y)="[^"]*"', lambda attribute: re.sub(r"(\.\d\d)\d+", r"\1", attribute[0]), body)
+    return re.sub(r"(?:<use [^>]*/>\s*){2,}", once, body)
+
+
+def _range(values: np.ndarray) -> tuple[float, float]:
+    """The range of an axis that holds all values, with a little room around them."""
+    low, high = float(values.min()), float(values.max())
+    room = 0.04 * (high - low) or 1.0
+    return low - room, high + room
 
 
 def _figure(size: tuple[float, float]) -> Figure:

@@ -8,11 +8,13 @@ from pathlib import Path
 from string import Template
 
 from gridsight.core.run import RunFolder, atomic_write
-from gridsight.reporting import background, sections
+from gridsight.reporting import background, classify, grade, learning, multilabel, regress
 from gridsight.reporting.contents import Contents, load
 from gridsight.reporting.figures import UNPRINTABLE
 from gridsight.reporting.markup import duration, esc, paragraph
+from gridsight.reporting.stating import metrics_table, readings, unfinished
 from gridsight.reporting.style import CSS
+from gridsight.reporting.view import Section, View
 
 _PAGE = Template("""<!doctype html>
 <html lang="en">
@@ -37,24 +39,16 @@ $sections
 </html>
 """)
 
-SECTIONS = (
-    ("metrics", "All figures", sections.metrics),
-    ("data", "The data", background.data),
-    ("training", "Training", sections.training),
-    ("confusion", "What is taken for what", sections.confusion),
-    ("classes", "Class by class", sections.classes),
-    ("curves", "Ranking", sections.ranking),
-    ("probabilities", "Can the probabilities be believed?", sections.calibration),
-    ("mistakes", "The worst mistakes", sections.mistakes),
-    ("making", "How it was made", background.making),
-    ("limits", "What these figures do not tell", background.limits),
-)
+VIEWS = {"classify": classify.VIEW, "grade": grade.VIEW, "multilabel": multilabel.VIEW, "regress": regress.VIEW}
+OTHER = View(lambda of: readings(of) if of.result else unfinished(of), (), lambda of: [], lambda of: "", lambda of: {})
+"""Of a task that is not ours: what every page shows."""
 
 
 def render(of: Contents) -> str:
     """The whole page."""
+    view = VIEWS.get(of.task, OTHER)
     written = []
-    for key, title, build in SECTIONS:
+    for key, title, build in _sections(view):
         if body := build(of):
             written.append((key, title, body))
     what = of.spec.name if of.spec is not None else of.name
@@ -62,12 +56,31 @@ def render(of: Contents) -> str:
     html = _PAGE.substitute(
         title=esc(f"{title} · {of.name}" if of.name != what else title),
         style=CSS,
-        headline=sections.headline(of) + _summary(of),
+        headline=view.headline(of) + _summary(of, view),
         links="".join(f'<a href="#{key}">{esc(title)}</a>' for key, title, _ in written),
         sections="\n".join(f'<section id="{k}">\n<h2>{esc(t)}</h2>\n{body}\n</section>' for k, t, body in written),
         footer="Written by gridsight report. Nothing in this page is loaded from elsewhere and nothing in it runs.",
     )
     return UNPRINTABLE.sub("\ufffd", html)
+
+
+def _sections(view: View) -> list[Section]:
+    """What the page shows, in order."""
+    return [
+        ("metrics", "All figures", lambda of: _metrics(of, view)),
+        ("data", "The data", background.data),
+        ("training", "Training", learning.training),
+        *view.sections,
+        ("making", "How it was made", background.making),
+        ("limits", "What these figures do not tell", lambda of: background.limits(of, view.limits(of))),
+    ]
+
+
+def _metrics(of: Contents, view: View) -> str:
+    """Every metric with its interval."""
+    two = len(of.classes) == 2 and of.confusion is not None
+    second = f" With two classes, areas are those of “{of.classes[1]}”." if two else ""
+    return metrics_table(of, view.metrics(of), view.note + second)
 
 
 def write(run: RunFolder, out: Path | None = None) -> Path:
@@ -77,15 +90,11 @@ def write(run: RunFolder, out: Path | None = None) -> Path:
     return path
 
 
-def _summary(of: Contents) -> str:
+def _summary(of: Contents, view: View) -> str:
     """One line: what was trained on what, and how long it took."""
-    parts = []
-    spec, plan = of.spec, of.plan
-    if spec is not None:
-        total = sum(sum(column) for column in (spec.counts or {}).values())
-        parts.append(f"{total:,} items of {spec.num_classes} classes" if total else f"{spec.num_classes} classes")
-    if plan.get("parameters") is not None:
-        parts.append(f"{plan['parameters']:,} parameters")
+    parts = [about] if (about := view.about(of)) else []
+    if of.plan.get("parameters") is not None:
+        parts.append(f"{of.plan['parameters']:,} parameters")
     if of.result.get("seconds") is not None:
         parts.append(f"trained in {duration(of.result['seconds'])}")
     if of.result.get("split"):

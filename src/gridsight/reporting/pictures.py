@@ -1,22 +1,27 @@
-"""One item as a picture for the report: photograph, trace, spectrogram or middle slices; raw values in, HTML out."""
+"""One item as a picture for the report: photograph, trace, spectrogram, letters or slices; raw values in, HTML out."""
 
 import base64
 import io
+from html import escape
 
 import numpy as np
 from PIL import Image
 
+from gridsight.data.alphabet import to_text
 from gridsight.data.spec import DataSpec
 from gridsight.reporting.curves import Line
 from gridsight.reporting.figures import image_figure, line_figure, svg
 
 LARGEST = 320  # pixels: a page of two dozen photographs stays small
 SMALL = (260, 170)
+MOST_TENS = 40
 
 
 def show(x: np.ndarray, spec: DataSpec | None, label: str) -> str:
     """HTML for one raw item (C, *spatial), by the number of its axes and whether it is a sound."""
     rate = spec.rate if spec is not None else None
+    if spec is not None and spec.alphabet is not None:
+        return _letters(to_text(x, spec.alphabet))
     if x.ndim == 2 and spec is not None and spec.kind == "sound":
         return _framed(spectrogram_svg(x, rate, label))
     if x.ndim == 2:
@@ -87,8 +92,6 @@ def _time(rate: float | None) -> str:
 
 
 def _image(values: np.ndarray, label: str) -> str:
-    from html import escape
-
     image = Image.fromarray(values)
     image.thumbnail((LARGEST, LARGEST))
     buffer = io.BytesIO()
@@ -96,6 +99,16 @@ def _image(values: np.ndarray, label: str) -> str:
     data = base64.b64encode(buffer.getvalue()).decode()
     crisp = ' class="crisp"' if max(values.shape[:2]) <= 96 else ""  # few pixels are shown as what they are
     return f'<img{crisp} src="data:image/png;base64,{data}" alt="{escape(label)}">'
+
+
+def _letters(text: str) -> str:
+    """Letters in tens; of long ones both ends."""
+    text = text.rstrip("-")  # padding
+    tens = [text[i : i + 10] for i in range(0, len(text), 10)]
+    if len(tens) > MOST_TENS:
+        half = MOST_TENS // 2
+        tens = [*tens[:half], f"… {len(text) - 20 * half:,} more …", *tens[-half:]]
+    return f'<p class="letters">{escape(" ".join(tens))}</p>'
 
 
 def _framed(drawing: str) -> str:

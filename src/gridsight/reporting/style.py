@@ -67,6 +67,8 @@ img{display:block;width:100%;max-width:320px;height:auto;border-radius:4px;backg
 img.crisp{image-rendering:pixelated}
 .mistakes figcaption{margin-top:6px;color:var(--ink)}
 .mistakes figcaption .soft{display:block;font-size:12.5px}
+.letters{font:13px/1.5 ui-monospace,Consolas,monospace;overflow-wrap:anywhere;margin:0;max-height:14em;overflow-y:auto;
+background:var(--card);border-radius:6px;padding:8px 10px}
 .slice figcaption{font-size:11.5px;color:var(--soft);margin-top:2px}
 footer{max-width:1080px;margin:26px auto 50px;padding:14px 20px;color:var(--soft);font-size:13.5px}
 @media (max-width:480px){main,header,nav{padding-left:16px;padding-right:16px}header{padding-top:24px}

@@ -4,7 +4,7 @@ Label smoothing: Szegedy et al., arXiv:1512.00567, section 7. Class weights mult
 divided by the sum of the weights, as `torch.nn.functional.cross_entropy` does.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,57 +12,63 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gridsight.data.spec import DataSpec
-from gridsight.tasks import TASKS
+from gridsight.measure import metrics
+from gridsight.measure.calibration import Calibration, fit_calibration, softmax
+from gridsight.tasks import TASKS, Predicted, Task, choices, measure_choices, weight_of
 
 
 @TASKS.register("classify", ndims=(1, 2, 3))
-class Classify:
+class Classify(Task):
     """One of `classes` an item."""
 
-    def __init__(self, classes: Sequence[str], *, label_smoothing: float = 0.0, weights: Sequence[float] = ()) -> None:
-        self.classes = tuple(classes)
-        self.label_smoothing = label_smoothing
-        self.weights = torch.tensor(weights, dtype=torch.float32) if weights else None
-
-    @classmethod
-    def outputs(cls, spec: DataSpec) -> int:
-        """How many numbers an item the network's head gives."""
-        return spec.num_classes
-
-    def loss(self, logits: Tensor, y: Tensor) -> Tensor:
-        """Mean cross-entropy of logits (N, K) against class indices (N,), a scalar."""
-        weights = self.weights.to(logits.device) if self.weights is not None else None
-        return F.cross_entropy(logits, y, weights, label_smoothing=self.label_smoothing)
+    def loss(self, outputs: Tensor, y: Tensor) -> Tensor:
+        weights = self.weights.to(outputs) if self.weights is not None else None
+        return F.cross_entropy(outputs, y, weights, label_smoothing=self.label_smoothing)
 
     def mass(self, y: Tensor) -> float:
-        """What the mean of `loss` divides by: the number of items, or the sum of their class weights."""
-        return float(len(y)) if self.weights is None else float(self.weights.to(y.device)[y].sum())
+        return float(len(y)) if self.weights is None else weight_of(self.weights, y)
 
-    def score(self, logits: Tensor, y: Tensor) -> dict[str, float]:
-        """The figures that choose an epoch: accuracy, and the plain cross-entropy (no smoothing, no weights)."""
-        return {
-            "accuracy": float((logits.argmax(1) == y).double().mean()),
-            "loss": float(F.cross_entropy(logits.double(), y)),
-        }
+    def goodness(self, outputs: Tensor, y: Tensor) -> Tensor:
+        return (outputs.argmax(1) == y).double()
 
-    def encode(self, labels: Sequence[str]) -> Tensor:
-        """Class indices (N,) int64 of labels."""
-        index = {name: i for i, name in enumerate(self.classes)}
-        return torch.tensor([index[label] for label in labels])
+    def score(self, outputs: Tensor, y: Tensor) -> dict[str, float]:
+        found = super().score(outputs, y)
+        share = min(found["accuracy"], 1 - 1 / len(y))  # a perfect score has an error too
+        return found | {"error": max(share * (1 - share) / len(y), 0.0) ** 0.5}
 
-    def decode(self, probabilities: np.ndarray, threshold: float | None) -> list[dict[str, Any]]:
-        """One answer an item from probabilities (N, K): the likeliest label; `unsure` below the threshold."""
-        best = probabilities.argmax(1)
-        return [
-            {
-                "label": self.classes[k],
-                "probability": float(row[k]),
-                "probabilities": {name: float(p) for name, p in zip(self.classes, row, strict=True)},
-                "unsure": None if threshold is None else bool(row[k] < threshold),
-            }
-            for k, row in zip(best, probabilities, strict=True)
-        ]
+    @classmethod
+    def progress(cls, goodness: float) -> str:
+        return f"accuracy {goodness:.2%}".replace("%", " %")
+
+    def calibrate(self, outputs: np.ndarray, y: np.ndarray, coverage: float) -> Calibration:
+        return fit_calibration(self._natural(outputs), y, coverage)
+
+    def predict(self, outputs: np.ndarray, calibration: Calibration) -> Predicted:
+        return {"probabilities": softmax(self._natural(outputs), calibration.temperature)}
+
+    def _natural(self, outputs: np.ndarray) -> np.ndarray:
+        """Logits for classes as frequent as `prior` says, from a network that met them equally often.
+
+        Bayes' rule: the ratio of two posteriors changes as that of their priors (Saerens, Latinne and Decaestecker,
+        Neural Computation 14, 2002, equation 2.4).
+        """
+        return outputs + np.log(np.maximum(self.prior, 1e-12) * len(self.prior)) if self.prior else outputs
+
+    def decode(self, predicted: Predicted, threshold: float | None) -> list[dict[str, Any]]:
+        return choices(self.classes, predicted["probabilities"], threshold)
+
+    def measure(
+        self, predicted: Predicted, plain: Predicted, y: np.ndarray, groups: Sequence[str | None] | None
+    ) -> dict[str, Any]:
+        return measure_choices(self.classes, predicted["probabilities"], plain["probabilities"], y, groups)
+
+    def headline(self, result: Mapping[str, Any]) -> list[str]:
+        return metrics.headline(result["metrics"], np.sum(result["confusion"], 1))
+
+    def worst(self, predicted: Predicted, y: np.ndarray) -> np.ndarray:
+        p = predicted["probabilities"]
+        wrong = np.flatnonzero(p.argmax(1) != y)
+        return wrong[np.argsort(-p[wrong].max(1), kind="stable")]
 
     @staticmethod
     def example(ndim: int, seed: int = 0) -> tuple[Tensor, Tensor, Sequence[str]]:
@@ -73,9 +79,3 @@ class Classify:
         x[y == 0, ..., :4] += 1
         x[y == 1, ..., 4:] += 1
         return x, y, ("left", "right")
-
-
-def class_weights(counts: Sequence[int]) -> tuple[float, ...]:
-    """n / (K n_k) of each class: every class weighs the same in the loss; a class without items weighs 0."""
-    total, present = sum(counts), sum(count > 0 for count in counts)
-    return tuple(total / (present * count) if count else 0.0 for count in counts)

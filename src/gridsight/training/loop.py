@@ -5,17 +5,17 @@ A run is a pure function of its settings: step t of epoch e sees the batch, the 
 ends with the same weights after `resume`. Clocks decide when to save, never what is computed.
 
 Which weights are kept: the last, unless an earlier epoch was better on the validation data by more than one standard
-error of its accuracy (Breiman et al., Classification and Regression Trees, 1984, section 3.4.3); with `patience`, the
+error of its score (Breiman et al., Classification and Regression Trees, 1984, section 3.4.3); with `patience`, the
 best ones. Averages and norm statistics belong to the weights.
+
+Several processes (`core.ranks`) each compute their share of every batch; what they exchange once a step makes it the
+step of one process. Batch norms alone see the statistics of a share, and their running statistics are the mean of all.
 """
 
 import copy
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,14 +26,19 @@ from torch import Tensor, nn
 from gridsight.core import seed as hashing
 from gridsight.core.console import Console
 from gridsight.core.errors import TrainingError, UsageError
+from gridsight.core.ranks import Ranks
 from gridsight.data.loader import Batch, Loader
 from gridsight.nn.frontend import FrontEnd
-from gridsight.tasks.classify import Classify
+from gridsight.nn.nd import channels_last
+from gridsight.tasks import Task
+from gridsight.training.answers import predict_logits
 from gridsight.training.average import Average
+from gridsight.training.exchange import exchange, refuse_too_many
+from gridsight.training.memory import Buffers, is_out_of_memory
 from gridsight.training.methods.supervised import Supervised
 from gridsight.training.optimiser import make_optimiser
 from gridsight.training.recipe import Recipe
-from gridsight.training.schedule import factor
+from gridsight.training.schedule import bent, factor
 from gridsight.training.snapshot import (
     below,
     first_bad_layer,
@@ -43,29 +48,40 @@ from gridsight.training.snapshot import (
     save_tensors,
     under,
 )
+from gridsight.training.stopping import Stopped, stoppable
 
 EVALUATIONS = 25
 """At most so many evaluations a run: more only cost time where epochs are short."""
-
-
-class Stopped(TrainingError):
-    """The user asked to stop: a snapshot was saved, and `resume` goes on from there."""
+SEEN = 0.1
+"""Share of its time after which a run knows how fast it is: the first steps are slower than the rest."""
+LATE = 1.05
+"""A run that would take longer than its time by this factor is cut short."""
 
 
 @dataclass
 class Progress:
-    """Where a run is: the next step, and what the evaluations have shown."""
+    """Where a run is: the next step, what the evaluations have shown, the parts that a batch is computed in.
+
+    A run with a time budget that proves too slow ends after `epochs`; its rate falls in a line from step `bend` on, or
+    (`bend_factor` below 0) takes its whole course anew from there.
+    """
 
     epoch: int = 0
     batch: int = 0
     best_epoch: int = -1
-    best_accuracy: float = -1.0
+    best: float = -math.inf
+    best_error: float = 0.0
     best_loss: float = math.inf
-    last_accuracy: float = -1.0
+    last: float = -math.inf
     waited: int = 0
     loss_sum: float = 0.0
-    correct: int = 0
+    good: float = 0.0
     seen: int = 0
+    parts: int = 1
+    epochs: int = 0
+    spent: float = 0.0
+    bend: int = -1
+    bend_factor: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -83,7 +99,7 @@ class Trainer:
         self,
         net: nn.Module,
         front: FrontEnd,
-        task: Classify,
+        task: Task,
         recipe: Recipe,
         train: Loader,
         validation: Loader | None,
@@ -95,24 +111,37 @@ class Trainer:
         phase: str = "training",
         snapshot: Path | None = None,
         save_every: float = 20.0,
+        seconds: float | None = None,
         events: Events | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
-        self.device = device
-        self.net, self.front, self.task = _channels_last(net.to(device)), front.to(device), task
-        self.recipe, self.train, self.validation, self.seed = recipe, train, validation, seed
-        self.accumulate, self.patience = accumulate, patience
+        self.device, self.ranks = device, ranks or Ranks()
+        self.net, self.front, self.task = channels_last(net.to(device)), front.to(device), task
+        chained = recipe.mixup > 0
+        self.train = replace(train, rank=self.ranks.rank, world=self.ranks.world, chained=chained)
+        self.recipe, self.validation, self.seed = recipe, validation, seed
+        self.patience = patience
         self.phase, self.snapshot, self.save_every = phase, snapshot, save_every
         self.events = events or Events()
-        self.method = Supervised(self.net, self.front, task, recipe.augment, seed)
+        self.method = Supervised(self.net, self.front, task, recipe.augment, seed, recipe.mixup, recipe.precision)
         self.optimiser = make_optimiser(
             recipe.optimizer, self.net, lr=recipe.lr, weight_decay=recipe.weight_decay, momentum=recipe.momentum
         )
         self.average = Average(self.net, recipe.average) if recipe.average else None
         self.best: dict[str, Tensor] | None = None
-        self.at = Progress()
-        self.total = recipe.epochs * len(train)
+        self.seconds = seconds
+        self.at = Progress(parts=accumulate, epochs=recipe.epochs)
+        self._buffers = Buffers(list(self.net.buffers()))
+        self._asked: list[int] = []
+        self._agreed = False
+        refuse_too_many(self.ranks, self.train)
         self._evaluate_every = max(1, recipe.epochs // EVALUATIONS)
         self._eval_net = copy.deepcopy(self.net) if self.average else self.net
+
+    @property
+    def total(self) -> int:
+        """Steps of the whole run."""
+        return self.at.epochs * len(self.train)
 
     @property
     def step(self) -> int:
@@ -123,13 +152,13 @@ class Trainer:
         """Train to the end, from the snapshot if there is one; the chosen state of the network."""
         self._restore()
         saved = time.monotonic()
-        with _stoppable() as stop, self.events.console.progress(self.phase, self.total) as bar:
-            while self.at.epoch < self.recipe.epochs:
+        with stoppable() as self._asked, self.events.console.progress(self.phase, self.total) as bar:
+            while self.at.epoch < self.at.epochs:
                 started, first = time.monotonic(), self.at.batch
                 for batch in self.train.epoch(self.seed, self.at.epoch, first):
                     self._step(batch)
                     self._count(bar, started, first)
-                    if stop:
+                    if self._stops:
                         self._save()
                         raise Stopped(f"stopped at step {self.step:,} of {self.total:,}")
                     if time.monotonic() - saved > self.save_every:
@@ -137,23 +166,21 @@ class Trainer:
                         saved = time.monotonic()
                 if self._end_of_epoch(started, first):
                     break
-            if stop:  # asked for during the last evaluation
+            if any(self.ranks.gather(bool(self._asked))):  # during the last evaluation
                 self._save()
                 raise Stopped(f"stopped at step {self.step:,} of {self.total:,}")
         return self._chosen()
 
     def _step(self, batch: Batch) -> None:
         at, recipe = self.at, self.recipe
-        lr = recipe.lr * factor(recipe.schedule, self.step, self.total, recipe.warmup)
+        lr = self._rate(self.step)
         for group in self.optimiser.param_groups:
             group["lr"] = lr
-        torch.manual_seed(hashing.key(self.seed, "dropout", self.step))
         if self.device.type != "cpu":
-            batch = Batch(batch.x.to(self.device), batch.y.to(self.device), batch.items.to(self.device))
+            batch = batch.to(self.device)
         self.net.train()
-        self.optimiser.zero_grad(set_to_none=True)
-        loss, correct = self.method.step(batch, at.epoch, min(self.accumulate, len(batch.y)))
-        value = float(loss)
+        loss, good_sum = self._gradient(batch)
+        value, good, self._agreed = exchange(self.net, self.ranks, loss, good_sum, bool(self._asked))
         if not math.isfinite(value):
             self._diverged(batch)
         if recipe.clip:
@@ -164,21 +191,58 @@ class Trainer:
         if self.average:
             self.average.update(self.step)
         at.batch += 1
-        at.loss_sum += value * len(batch.y)
-        at.correct += int(correct)
-        at.seen += len(batch.y)
+        at.loss_sum += value * len(batch.targets)
+        at.good += good
+        at.seen += len(batch.targets)
+
+    def _gradient(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """(loss, goodness) of a batch, its gradient in the parameters; in smaller parts where memory runs out."""
+        at, count = self.at, len(batch.y)
+        self._buffers.keep()
+        while True:
+            # for what draws numbers of its own (`nn.dropout` does not): others in each process
+            torch.manual_seed(hashing.key(self.seed, "dropout", self.step) + self.ranks.rank)
+            self.optimiser.zero_grad(set_to_none=True)
+            try:
+                return self.method.step(batch, at.epoch, min(at.parts, count))
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if at.parts >= count:
+                    raise TrainingError(
+                        f"out of memory with one item a part; take a smaller --size or another --model ({error})"
+                    ) from None
+            # outside the handler, whose traceback would hold on to what was allocated
+            self._buffers.restore()
+            at.parts = min(count, 2 * at.parts)
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            self._tell(
+                "out_of_memory",
+                f"out of memory at step {self.step:,}: the batch of {count} is computed in {at.parts} parts from here "
+                "on, with the same gradient",
+            )
+            self._save()  # a process that goes on from here must compute the same parts
+
+    @property
+    def _stops(self) -> bool:
+        """Whether to stop after this step: several processes do so after the same one."""
+        return self._agreed if self.ranks.world > 1 else bool(self._asked)
 
     def _count(self, bar: Any, started: float, first: int) -> None:
         """Move the progress bar."""
         at = self.at
         rate = (at.batch - first) * self.train.size / max(time.monotonic() - started, 1e-9)
-        bar.update(self.step, f"loss {at.loss_sum / at.seen:.3f}  {at.correct / at.seen:.1%}  {rate:,.0f} items/s")
+        bar.update(
+            self.step,
+            f"loss {at.loss_sum / at.seen:.3f}  {self.task.progress(at.good / at.seen)}  {rate:,.0f} items/s",
+        )
 
     def _end_of_epoch(self, started: float, first: int) -> bool:
         """Evaluate where it is due, write the epoch's row; whether to stop early."""
         at, seconds = self.at, time.monotonic() - started
         steps = at.batch - first
-        lr = self.recipe.lr * factor(self.recipe.schedule, self.step - 1, self.total, self.recipe.warmup)
+        lr = self._rate(self.step - 1)
         at.epoch, at.batch = at.epoch + 1, 0
         row: dict[str, Any] = {
             "event": "epoch",
@@ -186,30 +250,62 @@ class Trainer:
             "epoch": at.epoch,
             "step": self.step,
             "loss": at.loss_sum / at.seen,
-            "accuracy": at.correct / at.seen,
+            self.task.metric: at.good / at.seen,
             "lr": lr,
             "items_per_second": steps * self.train.size / max(seconds, 1e-9),
             "seconds": seconds,
         }
-        at.loss_sum, at.correct, at.seen = 0.0, 0, 0
-        due = at.epoch % self._evaluate_every == 0 or at.epoch == self.recipe.epochs
+        at.loss_sum, at.good, at.seen = 0.0, 0.0, 0
+        due = at.epoch % self._evaluate_every == 0 or at.epoch == at.epochs
         if self.validation is not None and due:
             scores = self.evaluate(self.validation)
-            row |= {"val_loss": scores["loss"], "val_accuracy": scores["accuracy"]}
+            row |= {"val_loss": scores["loss"], f"val_{self.task.metric}": scores[self.task.metric]}
             self._remember(scores)
         self.events.row(row)
+        at.spent = self.ranks.from_first(lambda: at.spent + time.monotonic() - started)
+        self._keep_to_time()
         if self.patience and at.waited >= self.patience:
-            text = f"no better validation accuracy in {self.patience} evaluations; epoch {at.best_epoch} is kept"
+            text = (
+                f"no better on validation data in {self.patience} evaluations; epoch {at.best_epoch} is kept "
+                f"({self.task.progress(at.best)})"
+            )
             self._tell("early_stop", text)
             return True
         return False
 
+    def _keep_to_time(self) -> None:
+        """Plan fewer epochs where the machine proves slower than when the plan was made; a recorded event."""
+        at = self.at
+        if self.seconds is None or at.epoch >= at.epochs or at.spent < SEEN * self.seconds:
+            return
+        if (each := at.spent / at.epoch) * at.epochs <= LATE * self.seconds:
+            return
+        epochs = at.epoch + max(1, int((self.seconds - at.spent) / each))
+        if epochs >= at.epochs:
+            return
+        # cut while it still rises, the rate was never what was planned: then the whole course begins again
+        start = at.bend if at.bend_factor < 0 else 0
+        risen = self.step - start >= self.recipe.warmup * (self.total - start)
+        before, at.bend_factor = at.epochs, self._rate(self.step) / self.recipe.lr if risen else -1.0
+        at.bend, at.epochs = self.step, epochs
+        self._tell("overrun", f"slower than planned: {epochs} epochs instead of {before}, to end in time")
+        self._save()
+
+    def _rate(self, step: int) -> float:
+        """The learning rate at a step."""
+        at, recipe = self.at, self.recipe
+        if at.bend >= 0 and step >= at.bend:
+            if at.bend_factor < 0:
+                return recipe.lr * factor(recipe.schedule, step - at.bend, self.total - at.bend, recipe.warmup)
+            return recipe.lr * bent(at.bend_factor, step, at.bend, self.total)
+        return recipe.lr * factor(recipe.schedule, step, self.total, recipe.warmup)
+
     def _remember(self, scores: Mapping[str, float]) -> None:
         at = self.at
-        at.last_accuracy = scores["accuracy"]
-        scores = {name: value if math.isfinite(value) else math.inf for name, value in scores.items()}
-        if (scores["accuracy"], -scores["loss"]) > (at.best_accuracy, -at.best_loss):
-            at.best_epoch, at.best_accuracy, at.best_loss, at.waited = at.epoch, scores["accuracy"], scores["loss"], 0
+        at.last = scores[self.task.metric] if math.isfinite(scores[self.task.metric]) else -math.inf
+        loss = scores["loss"] if math.isfinite(scores["loss"]) else math.inf
+        if (at.last, -loss) > (at.best, -at.best_loss):
+            at.best_epoch, at.best, at.best_error, at.best_loss, at.waited = at.epoch, at.last, scores["error"], loss, 0
             self.best = {name: value.clone() for name, value in self._current().items()}
         else:
             at.waited += 1
@@ -224,10 +320,7 @@ class Trainer:
         at = self.at
         if self.validation is None or self.best is None:
             return self._current()
-        n = len(self.validation.index)
-        share = min(at.best_accuracy, 1 - 1 / n)  # a perfect score has an error too
-        error = math.sqrt(max(share * (1 - share), 0.0) / n)
-        if self.patience or at.last_accuracy < at.best_accuracy - error:
+        if self.patience or at.last < at.best - at.best_error:
             return self.best
         return self._current()
 
@@ -235,23 +328,25 @@ class Trainer:
         """The task's scores of the current (averaged) weights."""
         if self.average:
             self._eval_net.load_state_dict(self.average.state)
-        logits, y = predict_logits(self._eval_net, self.front, data, self.device)
+        logits, y = predict_logits(self._eval_net, self.front, data, self.device, self.ranks)
         return self.task.score(logits, y)
 
     def _diverged(self, batch: Batch) -> None:
         """Name the layer, record the event, keep the last snapshot, say what to try."""
         torch.manual_seed(hashing.key(self.seed, "dropout", self.step))
         with torch.no_grad():
-            x = self.method.inputs(batch, self.at.epoch)
+            x, mask = self.method.inputs(batch, self.at.epoch)
             if not bool(x.isfinite().all()):
                 layer = "the input"
             else:
-                layer = first_bad_layer(self.net, x)
+                layer = first_bad_layer(self.net, *((x,) if mask is None else (x, mask)))
         if layer == "the loss":
             bad = [
                 n for n, p in self.net.named_parameters() if p.grad is not None and not bool(p.grad.isfinite().all())
             ]
             layer = f"the gradient of {bad[-1]}" if bad else layer
+        # the items that did it are one process's; the gradient is bad in all
+        layer = min(self.ranks.gather(layer), key=lambda found: found.startswith(("the gradient", "the loss")))
         text = f"not finite at step {self.step:,}: first in {layer}"
         self._tell("nan", text)
         where = ""
@@ -263,7 +358,7 @@ class Trainer:
         )
 
     def _save(self) -> None:
-        if self.snapshot is None:
+        if self.snapshot is None or not self.ranks.first:
             return
         tensors = under("net", self.net.state_dict()) | under("optimiser", optimiser_tensors(self.optimiser))
         if self.average:
@@ -303,78 +398,3 @@ class Trainer:
 
     def _tell(self, event: str, text: str) -> None:
         self.events.row({"event": event, "phase": self.phase, "step": self.step, "epoch": self.at.epoch, "text": text})
-
-
-@torch.no_grad()
-def predict_logits(net: nn.Module, front: FrontEnd, data: Loader, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Logits (n, K) float32 and targets (n,) of every item in order, both on the CPU; the network is left as it was."""
-    training = net.training
-    net.eval()
-    logits, targets = [], []
-    try:
-        for batch in data.in_order():
-            logits.append(net(front(batch.x.to(device))).float().cpu())
-            targets.append(batch.y)
-    finally:
-        net.train(training)
-    return torch.cat(logits), torch.cat(targets)
-
-
-def overfits(trainer: Trainer, steps: int = 100) -> tuple[bool, float]:
-    """Whether the network can learn one batch by heart (at least 99 % right), and the last share right.
-
-    Works on a copy: the trainer's own network is untouched. A network or recipe that cannot is not worth a long run.
-    """
-    net = copy.deepcopy(trainer.net)
-    method = Supervised(net, trainer.front, trainer.task, (), trainer.seed)
-    for module in net.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0  # it is there to keep a network from learning by heart
-    optimiser = make_optimiser("adamw", net, lr=2e-3, weight_decay=0.0, momentum=0.9)
-    batch = next(trainer.train.epoch(trainer.seed, 0))
-    batch = Batch(batch.x[:64].to(trainer.device), batch.y[:64].to(trainer.device), batch.items[:64])
-    share = 0.0
-    net.train()
-    torch.manual_seed(hashing.key(trainer.seed, "overfit"))
-    for _ in range(steps):
-        optimiser.zero_grad(set_to_none=True)
-        _, correct = method.step(batch, 0)
-        optimiser.step()
-        share = int(correct) / len(batch.y)
-        if share == 1.0:
-            break
-    return share >= 0.99, share
-
-
-def _channels_last(net: nn.Module) -> nn.Module:
-    """Convolution weights in channels-last memory, which is what the CPU's and the GPU's fast kernels read."""
-    for module in net.modules():
-        if isinstance(module, nn.Conv2d):
-            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        elif isinstance(module, nn.Conv3d):
-            module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    return net
-
-
-@contextmanager
-def _stoppable() -> Iterator[list[int]]:
-    """A list that the first Ctrl-C or termination signal makes non-empty; a second Ctrl-C stops at once.
-
-    Saving inside a step would tear the state, so the loop looks at the list between steps.
-    """
-    asked: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-
-    def ask(number: int, frame: object) -> None:
-        if asked:
-            raise KeyboardInterrupt
-        asked.append(number)
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -5,7 +5,7 @@ behind them, and says where a rule is a guess that no experiment has tested.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import Any, Literal
 
@@ -30,9 +30,10 @@ class Recipe:
     """What `train` does when no option says otherwise.
 
     `average` is the decay of an exponential moving average of the weights a step (0: the last weights); `clip` the
-    largest gradient norm (0: none); `warmup` the share of steps until `lr` is reached; `weight_decay` is decoupled for
-    AdamW and not applied to norms and biases. `augment` pairs an operation with its strength, in order; `flip` is of
-    the last axis only. `ndim` is the network's (2 for sound, which passes a `front_end`).
+    largest gradient norm (0: none); `mixup` the parameter of mixup's Beta distribution (0: none); `warmup` the share of
+    steps until `lr` is reached; `weight_decay` is decoupled for AdamW and not applied to norms and biases. `augment`
+    pairs an operation with its strength, in order; `flip` is of the last axis only. `ndim` is the network's (2 for
+    sound, which passes a `front_end`).
     """
 
     ndim: int
@@ -51,6 +52,8 @@ class Recipe:
     clip: float = 0.0
     augment: tuple[tuple[str, float], ...] = ()
     front_end: FrontEnd | None = None
+    mixup: float = 0.0
+    precision: Literal["float32", "bfloat16"] = "float32"
 
 
 def recipe(
@@ -61,14 +64,23 @@ def recipe(
     n_train: int,
     sampling_rate: float | None = None,
     colour: bool = False,
+    alphabet: str | None = None,
+    spacing: tuple[float, ...] | None = None,
+    aligned: bool = False,
 ) -> Recipe:
-    """The default for data of this kind; `n_train` counts the items trained on, after validation is carved off."""
+    """The default for data of this kind; `n_train` counts the items trained on, after validation is carved off.
+
+    `spacing` is in mm between the cells of volumes; without it they count as cubes. `aligned` sequences are windows
+    around a site of some kind, so that each place means the same in all of them.
+    """
+    if alphabet is not None:
+        return _aligned(spatial[0], n_train) if aligned else _sequence(spatial[0], n_train)
     if ndim == 1 and sampling_rate is not None and sampling_rate >= 4000:
         return _sound(spatial[0], n_train, sampling_rate)
     if ndim == 1:
         return _series(spatial[0], n_train)
     if ndim == 3:
-        return _volume(spatial, n_train)
+        return _volume(spatial, n_train, spacing)
     if max(spatial) <= 16:
         return _tiny_picture(spatial, n_train, colour)
     if max(spatial) <= 48:
@@ -170,23 +182,80 @@ def _series(length: int, n_train: int) -> Recipe:
                   augment=() if short else (("shift", 0.05),))  # fmt: skip
 
 
-def _volume(spatial: tuple[int, ...], n_train: int) -> Recipe:
+def _aligned(length: int, n_train: int) -> Recipe:
+    """Windows of DNA or protein around a site: two convolutions, then a weight for every place; nothing is moved.
+
+    Splice junctions 96.7 %; read as a series 92.8 %, with its shifts 87.9 %; residual blocks cost 1.2 points.
+    """
+    pool = ceil(length / 128)
+    arguments = {
+        "widths": (128, 64),
+        "kernels": (9, 5),
+        "pools": (pool, 1),
+        "blocks": 0,
+        "grid": ceil(length / pool),
+        "dropout": 0.5,
+    }
+    batch = max(4, min(16, n_train // 2)) if n_train < 1000 else 64
+    epochs = max(30 if n_train < 1000 else 15, ceil(400 * batch / n_train))
+    return Recipe(1, arguments, epochs, batch, 2e-3, 0.01, optimizer="adamw")
+
+
+def _sequence(length: int, n_train: int) -> Recipe:
+    """Sequences of which any place may hold what matters: as a series, but read by the mean of all places, unmoved."""
+    found = _series(length, n_train)
+    # a motif planted anywhere in 60 and 200 letters: 97.9 and 95.8 %, as a series with 6 cells and shifts 97.2 and 94.9
+    return replace(found, arguments={**found.arguments, "grid": (1,), "dropout": 0.2}, augment=())
+
+
+def _volume(spatial: tuple[int, ...], n_train: int, spacing: tuple[float, ...] | None = None) -> Recipe:
     """Volumes: an item of 28 cells an axis costs as much as 30 pictures, so the first convolution strides above 20."""
     stride = 1 if max(spatial) <= 20 else 2 if max(spatial) <= 40 else 4
-    pools = (1 if stride == 2 else 2, 2, 2, 1)
+    shrinks, flat = _by_scale((stride, 1 if stride == 2 else 2, 2, 2, 1), spacing or (1.0,) * len(spatial))
+    first, *pools = shrinks
+    kernels = [tuple(1 if thick else 3 for thick in stage) for stage in flat[1:]]
+    # the first kernel overlaps with its neighbours: 3 at a stride of 2, 5 at 4
+    kernels[0] = tuple(1 if thick else max(3, s + 1 + s % 2) for thick, s in zip(flat[0], first, strict=True))
     arguments = {
         "widths": (16, 32, 64, 64),
-        "kernels": (max(3, stride + 1 + stride % 2), 3, 3, 3),
-        "strides": (stride, 1, 1, 1),
-        "pools": pools,
+        "kernels": tuple(map(_plain, kernels)),
+        "strides": (_plain(first), 1, 1, 1),
+        "pools": tuple(map(_plain, pools)),
         "blocks": (0, 0, 0, 1),
-        "grid": _grid(spatial, 2, (stride, *pools)),
+        "grid": tuple(_grid((n,), 2, axis)[0] for n, axis in zip(spatial, zip(*shrinks, strict=True), strict=True)),
         "dropout": 0.2,
     }
     # shifts alone: digits in noisy volumes 83.4 %, with rotation and zoom as well 75.2 % (thin things blur)
     epochs = _passes(25_000, n_train, least=10, most=100)
     return Recipe(3, arguments, epochs, 32, 2e-3, 0.01, optimizer="adamw", average=0.99,
                   augment=(("shift", 0.1),))  # fmt: skip
+
+
+def _by_scale(
+    factors: tuple[int, ...], spacing: tuple[float, ...]
+) -> tuple[list[tuple[int, ...]], list[tuple[bool, ...]]]:
+    """What each axis shrinks by at each step, and which axes are flat before it: thick slices wait for the others.
+
+    An axis whose cells are more than twice as long as the shortest is not shrunk, and kernels do not reach along it:
+    neighbours there are as far as in no other direction (the rule of nnU-Net, Isensee et al. 2021, arXiv:1904.08128).
+    On blobs in noise it was worth 0.01 of AUC for twice the work, at a ratio of 2 as of 4; so 2 is not thick yet.
+    """
+    cell, shrinks, flat = list(spacing), [], []
+    for factor in factors:
+        flat.append(tuple(length > 2 * min(cell) for length in cell))
+        shrink = [1] * len(cell)
+        while factor > 1:
+            shortest, factor = min(cell), factor // 2
+            for axis, length in enumerate(cell):
+                if length <= 2 * shortest:
+                    cell[axis], shrink[axis] = 2 * length, 2 * shrink[axis]
+        shrinks.append(tuple(shrink))
+    return shrinks, flat
+
+
+def _plain(entry: tuple[int, ...]) -> int | tuple[int, ...]:
+    """One number where all axes have the same."""
+    return entry[0] if len(set(entry)) == 1 else entry
 
 
 def _grid(spatial: tuple[int, ...], wanted: int, shrinks: tuple[int, ...]) -> tuple[int, ...]:

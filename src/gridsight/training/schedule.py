@@ -20,6 +20,11 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 """The factor after warm-up, of the share of the whole run (step) or of what follows warm-up (the others)."""
 
 
+def bent(start: float, step: int, bend: int, total: int) -> float:
+    """The factor of a run that was cut short at step `bend`, where it was `start`: a straight line to zero."""
+    return start * (total - step) / max(total - bend, 1)
+
+
 def factor(schedule: str, step: int, total: int, warmup: float) -> float:
     """What the base rate is multiplied by at step `step` (0 first) of `total`; `warmup` is a share of the steps."""
     if schedule not in SCHEDULES:

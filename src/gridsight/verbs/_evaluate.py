@@ -17,9 +17,12 @@ from gridsight.data.cache import decode
 from gridsight.data.conform import conform
 from gridsight.data.names import check_column
 from gridsight.data.sample import Sample
-from gridsight.data.source import Source, find
-from gridsight.measure.calibration import softmax
-from gridsight.verbs._judge import Judged, judge, say_result
+from gridsight.data.source import Source, asked, find
+from gridsight.data.spec import DataSpec
+from gridsight.data.target import Target, encode, number, parts
+from gridsight.measure.calibration import Calibration
+from gridsight.tasks import Task
+from gridsight.verbs._judge import Judged, Kept, judge, say_result
 from gridsight.verbs.evaluate import EvaluateSettings
 
 BATCH = 256
@@ -41,10 +44,10 @@ class Evaluation:
 
 @dataclass
 class _Read:
-    """What was decoded: conformed items in batches became logits at once, so memory stays small."""
+    """What was decoded: conformed items in batches became outputs at once, so memory stays small."""
 
-    logits: list[np.ndarray]
-    target: list[int]
+    outputs: list[np.ndarray]
+    labels: list[str]
     paths: list[str]
     groups: list[str | None]
     bad: list[str]
@@ -60,7 +63,10 @@ def run_evaluation(settings: EvaluateSettings, console: Console) -> Evaluation:
     if settings.data is None:
         return _own_test(settings, folder, console)
     axes = settings.axes or (predictor.model.spec.axes if Path(settings.data).exists() else None)
-    source = find(settings.data, pattern=settings.pattern, axes=axes)
+    spec = predictor.model.spec
+    source = find(settings.data, **asked(settings) | {"group": None, "axes": axes, "usual": spec.target})
+    if spec.kind == "video" and not source.clips and set(source.readers) == {"image"}:
+        source = find(settings.data, **asked(settings) | {"group": None, "axes": axes, "frames": True})
     if settings.group is not None:
         # only the intervals are drawn over it; the publisher's split stays
         check_column(settings.group, source.fields, source.name)
@@ -70,23 +76,19 @@ def run_evaluation(settings: EvaluateSettings, console: Console) -> Evaluation:
         part = "test" if _has_test(source) else "all"
     if part == "all" and folder is not None and _own(source, folder):
         console.warn(f"these are the data that {settings.run} was trained on; without DATA its test part is measured")
-    index = _class_index(source, predictor, console)
-    read = _read(source, part, index, predictor, console)
-    logits = np.concatenate(read.logits) if read.logits else np.empty((0, len(predictor.classes)), np.float32)
-    calibration = predictor.model.calibration
-    judged = Judged(
-        softmax(logits, calibration.temperature),
-        softmax(logits),
-        np.array(read.target, np.int64),
-        read.paths,
-        list(index),
-        read.groups if source.group else None,
-        lambda rows: np.empty((0, predictor.model.spec.channels, *predictor.model.spec.spatial)),
-    )
-    total = len(read.target) + len(read.bad)
+    read = _read(source, part, _other_names(source, predictor, console), predictor, console)
+    total = len(read.labels) + len(read.bad)
     if len(read.bad) > 0.01 * total and not settings.accept_bad:
         raise DataError(f"{len(read.bad):,} of {total:,} items cannot be used (first: {read.bad[0]}); --accept-bad")
-    result = judge(judged, calibration, None) | {
+    if not read.labels:
+        raise DataError(f"there is nothing to measure in {source.name}: no item has a label that the model knows")
+    task, calibration = predictor.task, predictor.model.calibration
+    outputs = np.concatenate(read.outputs)
+    judged = Judged(np.arange(len(outputs)), task.predict(outputs, calibration), task.predict(outputs, Calibration()))
+    y = encode(Target(spec.task, spec.classes), read.labels)
+    kept = Kept(None, read.paths, lambda rows: (np.empty((0, spec.channels, *spec.spatial)), None))
+    result = judge(task, judged, y, read.groups if source.group else None, calibration, kept) | {
+        "task": spec.task,
         "skipped": len(read.bad),
         "bad": read.bad[:100],
         "run": settings.run,
@@ -95,13 +97,13 @@ def run_evaluation(settings: EvaluateSettings, console: Console) -> Evaluation:
         "split": f"{part} of {source.name}" + (f" ({source.split})" if source.split else ""),
         "test_reads": 1,
     }
-    return _tell(result, settings, console)
+    return _tell(result, task, settings, console)
 
 
 def _own_test(settings: EvaluateSettings, folder: RunFolder | None, console: Console) -> Evaluation:
     """The run's test data again, with the run's own settings: the figures must come out the same."""
-    for name in ("pattern", "axes", "group"):
-        if getattr(settings, name) is not None:
+    for name in ("pattern", "axes", "group", "target", "frames"):
+        if getattr(settings, name) not in (None, False):
             raise UsageError(f"--{name} belongs to DATA; the run's own test data are read as they were in training")
     if folder is None:
         raise UsageError(f"{settings.run} is a model file without data; give DATA to measure it on")
@@ -110,15 +112,15 @@ def _own_test(settings: EvaluateSettings, folder: RunFolder | None, console: Con
 
     trained = from_toml(TrainSettings, folder.settings.read_text(encoding="utf-8"), str(folder.settings))
     result = reevaluate(folder, trained, settings.split, settings.device, console)
-    return _tell(result, settings, console)
+    return _tell(result, load(settings.run).task, settings, console)
 
 
-def _tell(result: Mapping[str, Any], settings: EvaluateSettings, console: Console) -> Evaluation:
+def _tell(result: Mapping[str, Any], task: Task, settings: EvaluateSettings, console: Console) -> Evaluation:
     if settings.out:
         out = Path(settings.out)
         out.mkdir(parents=True, exist_ok=True)
         atomic_write(out / "result.json", dumps(result, indent=1) + "\n")
-    say_result(result, None, console)
+    say_result(result, task, None, console)
     console.emit({key: result[key] for key in ("task", "n", "skipped", "metrics", "run", "model")})
     return Evaluation(result, int(result["skipped"] > 0))
 
@@ -137,7 +139,7 @@ def _own(source: Source, folder: RunFolder) -> bool:
     return bool(plan.get("spec", {}).get("name") == source.name)
 
 
-def _read(source: Source, part: str, index: Mapping[str, int], predictor: Predictor, console: Console) -> _Read:
+def _read(source: Source, part: str, names: Mapping[str, str], predictor: Predictor, console: Console) -> _Read:
     spec = predictor.model.spec
     found = _Read([], [], [], [], [str(error) for error in source.bad])
     waiting: list[np.ndarray] = []
@@ -151,46 +153,58 @@ def _read(source: Source, part: str, index: Mapping[str, int], predictor: Predic
                     continue
                 if part != "all" and sample.split != part:
                     continue
-                _take(sample, index, spec, found, waiting)
-                if len(waiting) == BATCH:
-                    found.logits.append(predictor.logits(np.stack(waiting)))
+                _take(sample, names, spec, found, waiting)
+                if len(waiting) == (BATCH if predictor.whole is None else 1):
+                    found.outputs.append(predictor.outputs(waiting))
                     waiting.clear()
             bar.update(done)
     if waiting:
-        found.logits.append(predictor.logits(np.stack(waiting)))
+        found.outputs.append(predictor.outputs(waiting))
     return found
 
 
-def _take(sample: Sample, index: Mapping[str, int], spec: Any, found: _Read, waiting: list[np.ndarray]) -> None:
+def _take(sample: Sample, names: Mapping[str, str], spec: DataSpec, found: _Read, waiting: list[np.ndarray]) -> None:
     if sample.label is None:
         found.bad.append(f"{sample.path}: has no label")
         return
-    if sample.label not in index:
-        found.bad.append(f"{sample.path}: its class {sample.label!r} is none of the model's")
+    label = names.get(sample.label, sample.label)
+    if wrong := _not_known(label, spec):
+        found.bad.append(f"{sample.path}: {wrong}")
         return
     try:
         waiting.append(conform(sample, spec))
     except ReadError as error:
         found.bad.append(str(error))
         return
-    found.target.append(index[sample.label])
+    found.labels.append(label)
     found.paths.append(sample.path)
     found.groups.append(sample.group)
 
 
-def _class_index(source: Source, predictor: Predictor, console: Console) -> dict[str, int]:
-    """Class number of each label: by name; a model with numbers for names takes the data's classes in order."""
-    classes = predictor.classes
-    known = {name: i for i, name in enumerate(classes)}
-    labels = source.classes
-    if not labels or set(labels) & set(known):
-        return known
+def _not_known(label: str, spec: DataSpec) -> str:
+    """Why a label cannot be compared with the model's answers, "" where it can."""
+    if spec.task == "regress":
+        return "" if number(label) is not None else f"its label {label!r} is no number"
+    if spec.task == "grade":
+        value = number(label)
+        known = value is not None and value.is_integer() and str(int(value)) in spec.classes
+        return "" if known else f"its grade {label!r} is none of the model's"
+    wanted = parts(label) if spec.task == "multilabel" else [label]
+    wrong = [name for name in wanted if name not in spec.classes]
+    return f"its class {wrong[0]!r} is none of the model's" if wrong else ""
+
+
+def _other_names(source: Source, predictor: Predictor, console: Console) -> dict[str, str]:
+    """The model's name of each label that it knows by another: a model that numbers its classes takes them in order."""
+    classes, labels = predictor.classes, source.classes
+    if not labels or predictor.model.spec.task != "classify" or set(labels) & set(classes):
+        return {}
     if len(labels) == len(classes) and list(classes) == [str(i) for i in range(len(classes))]:
         console.warn(
             f"the model names its classes by number; they are taken in order: {', '.join(labels[:5])}, ... "
             "(gridsight import --classes names them)"
         )
-        return {name: i for i, name in enumerate(labels)}
+        return dict(zip(labels, classes, strict=True))
     raise UsageError(
         f"no class of {source.name} ({', '.join(labels[:5])}, ...) is one of the model's: {', '.join(classes[:5])}, ..."
     )

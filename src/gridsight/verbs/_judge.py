@@ -1,4 +1,4 @@
-"""From probabilities and targets to the figures of result.json and predictions.npz: shared by train and eval."""
+"""From predictions and targets to the figures of result.json and predictions.npz: shared by train and eval."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,13 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from gridsight.artifact.model_file import Calibration
 from gridsight.core.console import Console
 from gridsight.core.errors import DataError
 from gridsight.core.run import atomic_write
-from gridsight.measure import calibration as calibrations
-from gridsight.measure import metrics
-from gridsight.measure.words import confusion_in_words
+from gridsight.measure.calibration import Calibration
+from gridsight.tasks import Predicted, Task
 
 WORST = 24
 """Mistakes that are kept as pictures for the report."""
@@ -21,104 +19,101 @@ WORST = 24
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """Answers to be judged: `probabilities` and `uncalibrated` (n, K), `target` (n,), and what the items are.
+    """Predictions to be judged, of the items numbered `index` (n,): calibrated, and without calibration."""
 
-    `items(rows)` gives the raw arrays of some of the n.
+    index: np.ndarray
+    predicted: Predicted
+    plain: Predicted
+
+
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """What goes to predictions.npz (`file`, None for none): `paths` of the n items, raw arrays by `items(rows)`.
+
+    With arrays of items of unequal size, which are padded, come their own sizes (N, ndim).
     """
 
-    probabilities: np.ndarray
-    uncalibrated: np.ndarray
-    target: np.ndarray
+    file: Path | None
     paths: Sequence[str]
-    classes: Sequence[str]
-    groups: Sequence[str | None] | None
-    items: Callable[[np.ndarray], np.ndarray]
+    items: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]]
 
 
-def judge(judged: Judged, calibration: Calibration, file: Path | None) -> dict[str, Any]:
-    """Metrics with intervals, per class, the confusion in counts and words; predictions.npz where `file` is given."""
-    p, y = judged.probabilities, judged.target
+def judge(
+    task: Task,
+    judged: Judged,
+    y: np.ndarray,
+    groups: Sequence[str | None] | None,
+    calibration: Calibration,
+    kept: Kept,
+) -> dict[str, Any]:
+    """The task's metrics with intervals, and how it was calibrated; predictions.npz where there is a file for it."""
     if len(y) == 0:
-        raise DataError("there is nothing to measure: no item has a class that the model knows")
-    confusion = metrics.confusion_matrix(p.argmax(1), y, len(judged.classes))
-    result: dict[str, Any] = {
-        "task": "classify",
-        "n": len(y),
-        "metrics": metrics.summary(p, y, judged.classes, judged.groups),
-        "per_class": metrics.per_class(confusion, judged.classes),
-        "confusion": confusion.tolist(),
-        "confused": confusion_in_words(confusion, judged.classes),
-        "calibration": {
-            "calibrated": calibration.calibrated,
-            "temperature": calibration.temperature,
-            "threshold": calibration.threshold,
-            "coverage": calibration.coverage,
-            "ece": calibrations.expected_calibration_error(p, y),
-            "ece_before": calibrations.expected_calibration_error(judged.uncalibrated, y),
-        },
+        raise DataError("there is nothing to measure: no item has a label that the model knows")
+    result = {"n": len(y), **task.measure(judged.predicted, judged.plain, y, groups)}
+    result["calibration"] = {
+        "calibrated": calibration.calibrated,
+        "temperature": calibration.temperature,
+        "threshold": calibration.threshold,
+        "coverage": calibration.coverage,
+        "margin": calibration.margin,
+        **result["calibration"],
     }
-    if file is not None:
-        _keep(judged, file)
+    if kept.file is not None:
+        _keep(task, judged.predicted, y, groups, kept)
     return result
 
 
-def _keep(judged: Judged, file: Path) -> None:
-    """Probabilities and targets of every item, and the raw arrays of the mistakes made with most confidence."""
-    p, y = judged.probabilities, judged.target
-    wrong = np.flatnonzero(p.argmax(1) != y)
-    worst = wrong[np.argsort(-p[wrong].max(1), kind="stable")][:WORST]
+def _keep(task: Task, predicted: Predicted, y: np.ndarray, groups: Sequence[str | None] | None, kept: Kept) -> None:
+    """Predictions and targets of every item, and the raw arrays of the worst mistakes."""
+    worst = task.worst(predicted, y)[:WORST]
+    raw, sizes = kept.items(worst) if len(worst) else (np.empty((0, 1, 1)), None)
     arrays: dict[str, Any] = {
-        "probabilities": p.astype(np.float32),
+        **{
+            name: np.asarray(values, np.float32 if values.ndim > 1 else np.float64)
+            for name, values in predicted.items()
+        },
         "target": y,
-        "paths": np.array(judged.paths, dtype=str),
-        "classes": np.array(judged.classes, dtype=str),
+        "paths": np.array(kept.paths, dtype=str),
+        "classes": np.array(task.classes, dtype=str),
         "worst_index": worst,
-        "worst_x": judged.items(worst),
+        "worst_x": raw,
     }
-    if judged.groups is not None:
-        arrays["groups"] = np.array([str(group) for group in judged.groups])
+    if sizes is not None:
+        arrays["worst_size"] = sizes
+    if groups is not None:
+        arrays["groups"] = np.array([str(group) for group in groups])
 
     def write(temporary: Path) -> None:
         with temporary.open("wb") as stream:
             np.savez_compressed(stream, **arrays)
 
-    atomic_write(file, write)
+    assert kept.file is not None
+    atomic_write(kept.file, write)
 
 
-def fit_calibration(logits: np.ndarray, y: np.ndarray, coverage: float) -> Calibration:
-    """Temperature by likelihood, then the threshold that lets a share `coverage` of the items through."""
-    temperature = calibrations.fit_temperature(logits, y)
-    probabilities = calibrations.softmax(logits, temperature)
-    quantiles = tuple(float(q) for q in np.quantile(probabilities.max(1), np.linspace(0, 1, 101)))
-    threshold = calibrations.unsure_threshold(probabilities, coverage)
-    return Calibration(True, temperature, threshold, coverage, quantiles)
-
-
-def percent(value: Mapping[str, float]) -> str:
-    """ "99.17 % (95 % interval 97.6 to 99.7)" of a share with its interval."""
-    return f"{value['value']:.2%} (95 % interval {value['low']:.2%} to {value['high']:.2%})".replace("%", " %").replace(
-        "95  %", "95 %"
-    )
-
-
-def say_result(result: Mapping[str, Any], run: Path | None, console: Console) -> None:
+def say_result(result: Mapping[str, Any], task: Task, run: Path | None, console: Console) -> None:
     """The figures in words: metrics, what is confused with what, where everything is, what to type next."""
     n = result["n"]
-    counts = np.sum(result["confusion"], 1)
     console.say()
-    for name in metrics.headline(result["metrics"], counts):
-        console.say(f"{name.replace('_', ' '):<18} {percent(result['metrics'][name])}  n = {n:,}")
+    for name in task.headline(result):
+        if name in result["metrics"]:
+            console.say(f"{name.replace('_', ' '):<18} {task.words(name, result['metrics'][name])}  n = {n:,}")
     fitted = result["calibration"]
-    if fitted["calibrated"]:
+    if fitted["calibrated"] and "ece" in fitted:
         console.say(
             f"{'calibration':<18} expected error {fitted['ece']:.2%}".replace("%", " %")
             + f" (before: {fitted['ece_before']:.2%}), temperature {fitted['temperature']:.2f}".replace("%", " %")
         )
-    else:
-        console.say(f"{'calibration':<18} none: no validation data, so probabilities are the network's own")
-    for line in result["confused"][:3]:
+    elif fitted["margin"] is not None:
+        unit = f" {result['unit']}" if result.get("unit") else ""
+        share = f"{100 * fitted['coverage']:g} %"
+        console.say(f"{'interval':<18} +- {fitted['margin']:.4g}{unit} holds {share} of new items (split conformal)")
+    elif not fitted["calibrated"]:
+        console.say(f"{'calibration':<18} none: no validation data, so the answers are the network's own")
+    for line in result.get("confused", ())[:3]:
         console.say(f"{'':<18} {line}")
-    read = "" if "folds" in result["split"] else f"; reading {result['test_reads']} of this test data"
+    counted = "folds" not in result["split"] and result["test_reads"]
+    read = "" if not counted else f"; reading {result['test_reads']} of this test data"
     console.say(f"{'measured on':<18} {result['split']}{read}")
     if result.get("training_seconds"):
         console.say(f"{'time':<18} {result['training_seconds']:.1f} s of training, {result['seconds']:.1f} s in all")

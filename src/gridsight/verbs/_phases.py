@@ -14,13 +14,17 @@ import torch
 
 from gridsight.core import seed as hashing
 from gridsight.core.console import Console, dumps
+from gridsight.core.errors import UsageError
+from gridsight.core.ranks import Ranks
 from gridsight.core.run import RunFolder, atomic_write
 from gridsight.data.cache import Cached
-from gridsight.data.loader import Loader
 from gridsight.data.split import folds
+from gridsight.nn.features import logits_and_features
 from gridsight.nn.frontend import FrontEnd
-from gridsight.tasks.classify import Classify, class_weights
-from gridsight.training.loop import Events, Trainer, predict_logits
+from gridsight.nn.whole import WholeItems
+from gridsight.tasks import TASKS, Task, class_weights, make_task
+from gridsight.training.answers import predict_logits
+from gridsight.training.loop import Events, Trainer
 from gridsight.training.snapshot import load_tensors, save_tensors
 from gridsight.verbs._plan import Plan, front_end
 from gridsight.verbs.train import TrainSettings
@@ -33,49 +37,99 @@ IN_MEMORY = 1 << 30
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """Logits (n, K) of the items numbered `index` (n,); `temperatures` (n,) where not all have the model's."""
+    """Outputs (n, K) of networks about the items numbered `index` (n,)."""
 
     index: np.ndarray
-    logits: np.ndarray
-    temperatures: np.ndarray | None = None
+    outputs: np.ndarray
 
 
 def pool(answers: Sequence[Answers]) -> Answers:
     """The answers of several networks, about different items, as one."""
-    return Answers(np.concatenate([part.index for part in answers]), np.concatenate([part.logits for part in answers]))
+    return Answers(np.concatenate([part.index for part in answers]), np.concatenate([part.outputs for part in answers]))
+
+
+CHOICES = ("classify", "grade")
+"""Tasks with one class an item: each must be trained on where it is tested."""
 
 
 class Phases:
-    """Trains and asks the networks of one run; `seconds` counts the training of this process."""
+    """Trains and asks the networks of one run; `seconds` counts the training of this process.
+
+    Of several processes (`core.ranks`) all come here together, and the first alone writes.
+    """
 
     def __init__(
-        self, folder: RunFolder, settings: TrainSettings, data: Cached, device: torch.device, console: Console
+        self,
+        folder: RunFolder,
+        settings: TrainSettings,
+        data: Cached,
+        device: torch.device,
+        console: Console,
+        ranks: Ranks | None = None,
     ) -> None:
         self.folder, self.settings, self.data = folder, settings, data
         self.device, self.console, self.seconds = device, console, 0.0
+        self.ranks = ranks or Ranks()
 
     def counts(self, index: np.ndarray) -> list[int]:
-        """Items of each class among those numbered `index`."""
-        return [int(n) for n in np.bincount(self.data.y[index], minlength=self.data.spec.num_classes)]
+        """Items of each class among those numbered `index`; of a number all of them."""
+        y, spec = self.data.y[index], self.data.spec
+        if spec.task == "regress":
+            return [len(y)]
+        return [int(n) for n in (y.sum(0) if y.ndim == 2 else np.bincount(y, minlength=spec.num_classes))]
+
+    def refuse_settings(self) -> None:
+        """Options that the task of the data cannot use are an error, before anything is measured or written."""
+        task, settings = self.data.spec.task, self.settings
+        if (settings.balanced_sampling or settings.natural_prior) and task != "classify":
+            raise UsageError(f"--balanced-sampling and --natural-prior are for one class an item, not for {task}")
+        if task == "regress" and settings.class_weights:
+            raise UsageError("--class-weights is for classes; a number has none")
+        if task == "regress" and settings.label_smoothing:
+            raise UsageError("--label-smoothing is for classes; a number has none")
 
     def names(self, index: np.ndarray) -> list[str]:
-        """Class names of the items numbered `index`; the splitter's messages are about names."""
-        return [self.data.spec.classes[k] for k in self.data.y[index]]
+        """What splits keep even, of the items numbered `index`; the splitter's messages are about these names."""
+        return [self.data.strata[i] for i in index]
+
+    def task_options(self, train: np.ndarray) -> dict[str, Any]:
+        """How a number is learned, in deviations from the mean of the training data; the classes' shares of these."""
+        spec = self.data.spec
+        if self.settings.natural_prior:
+            counts = self.counts(train)
+            return {"prior": tuple(n / sum(counts) for n in counts)}
+        if spec.task != "regress":
+            return {}
+        y = self.data.y[train]
+        return {"center": float(y.mean()), "scale": float(y.std()) or 1.0}
+
+    def task(self, plan: Plan, train: np.ndarray) -> Task:
+        """The task as it is learned from the items numbered `train`."""
+        spec = self.data.spec
+        weights: tuple[float, ...] = ()
+        if self.settings.class_weights:
+            counts = self.counts(train)
+            weights = class_weights(counts)
+            if spec.task == "multilabel":  # what is there costs as much as what is not
+                weights = tuple((len(train) - n) / n if n else 1.0 for n in counts)
+        return make_task(
+            spec.task,
+            spec.classes,
+            label_smoothing=plan.recipe.label_smoothing,
+            weights=weights,
+            unit=spec.unit,
+            **self.task_options(train),
+        )
 
     def evaluation(self, plan: Plan) -> int:
         """Items a batch of evaluation, which keeps no activations: some more than a part of a training batch."""
-        return min(EVALUATION, 4 * max(1, plan.recipe.batch // self.settings.accumulate))
+        return min(EVALUATION, 4 * max(1, plan.recipe.batch // plan.accumulate))
 
     def trainer(
         self, plan: Plan, phase: str, seed: int, train: np.ndarray, val: np.ndarray, snapshot: Path | None
     ) -> Trainer:
         """What trains one network; `seed` 0 is the run's own, others follow from it."""
         data, settings, recipe = self.data, self.settings, plan.recipe
-        task = Classify(
-            data.spec.classes,
-            label_smoothing=recipe.label_smoothing,
-            weights=class_weights(self.counts(train)) if settings.class_weights else (),
-        )
         workers = settings.workers
         if workers is None:
             workers = 0 if data.x.nbytes < IN_MEMORY else 2
@@ -83,35 +137,38 @@ class Phases:
         return Trainer(
             plan.network(own),
             FrontEnd(plan.front, data.spec.ndim),
-            task,
+            self.task(plan, train),
             recipe,
-            Loader(data.x, data.y, train, recipe.batch, workers),
-            Loader(data.x, data.y, val, self.evaluation(plan), workers) if len(val) else None,
+            replace(plan.loader(data, train, recipe.batch, workers), balanced=settings.balanced_sampling),
+            plan.loader(data, val, self.evaluation(plan), workers) if len(val) else None,
             seed=own,
             device=self.device,
-            accumulate=settings.accumulate,
+            accumulate=plan.accumulate,
             patience=settings.patience,
             phase=phase,
             snapshot=snapshot,
             save_every=settings.save_every,
-            events=Events(self._row, self.console),
+            seconds=plan.seconds if phase == "training" else None,
+            events=Events(self._row, self.console) if self.ranks.first else None,
+            ranks=self.ranks,
         )
 
     def fit(self, plan: Plan, phase: str, seed: int, train: np.ndarray, val: np.ndarray) -> Mapping[str, torch.Tensor]:
         """The chosen state of one network, from its file if the phase has ended before."""
         done = self.folder.path / "phases" / f"{phase.replace(' ', '-')}.safetensors"
-        if not done.exists():
-            done.parent.mkdir(exist_ok=True)
+        if not self.ranks.from_first(done.exists):
             trainer = self.trainer(plan, phase, seed, train, val, self.folder.resume)
-            if not trainer.can_resume():
-                self._keep_rows(lambda old: old["phase"] != phase)  # of a process killed before its first snapshot
+            if self.ranks.first:
+                done.parent.mkdir(exist_ok=True)
+                if not trainer.can_resume():
+                    self._keep_rows(lambda old: old["phase"] != phase)  # of a process killed before its first snapshot
             started = time.monotonic()
             state = trainer.fit()
             self.seconds += time.monotonic() - started
-            save_tensors(done, state, {"phase": phase})
+            self.ranks.from_first(lambda: save_tensors(done, state, {"phase": phase}))
         return load_tensors(done)[0]
 
-    def network(self, plan: Plan, state: Mapping[str, torch.Tensor]) -> torch.nn.Module:
+    def network(self, plan: Plan, state: Mapping[str, torch.Tensor]) -> Any:
         """The network with a chosen state."""
         net = plan.network(self.settings.seed)
         net.load_state_dict(dict(state))
@@ -119,19 +176,43 @@ class Phases:
 
     def predict(self, plan: Plan, state: Mapping[str, torch.Tensor], index: np.ndarray) -> Answers:
         """What a network with that state says of the items numbered `index`."""
+        front, net = FrontEnd(plan.front, self.data.spec.ndim).to(self.device), self.network(plan, state)
+        if plan.repeats:
+            whole = WholeItems(net.eval(), front, plan.in_channels, self.data.spec.spatial)
+            own = np.array_split(index, self.ranks.world)[self.ranks.rank]
+            shares = self.ranks.gather([whole.logits(self.data.x[int(i)]).cpu().numpy() for i in own])
+            return Answers(index, np.concatenate([logits for share in shares for logits in share]))
+        loader = plan.loader(self.data, index, self.evaluation(plan))
+        outputs, _ = predict_logits(net, front, loader, self.device, self.ranks)
+        return Answers(index, outputs.numpy())
+
+    @torch.no_grad()
+    def features(self, plan: Plan, state: Mapping[str, torch.Tensor], index: np.ndarray) -> list[np.ndarray]:
+        """What every stage of a network says of the items numbered `index`, as `nn.features` sums it up."""
         front = FrontEnd(plan.front, self.data.spec.ndim).to(self.device)
-        loader = Loader(self.data.x, self.data.y, index, self.evaluation(plan))
-        logits, _ = predict_logits(self.network(plan, state), front, loader, self.device)
-        return Answers(index, logits.numpy())
+        loader = plan.loader(self.data, index, self.evaluation(plan))
+        net = self.network(plan, state).eval()
+        found = []
+        for batch in loader.in_order():
+            batch = batch.to(self.device)
+            found.append([stage.cpu().numpy() for stage in logits_and_features(net, front(batch.x), batch.mask)[1]])
+        return [np.concatenate(stage) for stage in zip(*found, strict=True)]
 
     def out_of_fold(self, plan: Plan, index: np.ndarray, k: int, name: str) -> list[Answers]:
         """What k networks say of the items that they did not see; nor did their front ends."""
         groups = [self.data.groups[i] for i in index] if self.data.spec.group else None
         found = []
-        for number, (inside, outside) in enumerate(folds(self.names(index), groups, k, self.settings.seed), 1):
+        parts = folds(self.names(index), groups, k, self.settings.seed, classes=self.data.spec.task in CHOICES)
+        for number, (inside, outside) in enumerate(parts, 1):
             own = replace(plan, front=front_end(plan.recipe, self.data, index[inside]))
             state = self.fit(own, f"{name} {number} of {k}", number, index[inside], np.empty(0, np.int64))
-            found.append(self.predict(own, state, index[outside]))
+            answers = self.predict(own, state, index[outside])
+            if self.data.spec.task == "regress":
+                # learned in the deviations of its own items; answers are pooled in those of all
+                its, common = self.task_options(index[inside]), self.task_options(index)
+                values = answers.outputs * its["scale"] + its["center"]
+                answers = replace(answers, outputs=(values - common["center"]) / common["scale"])
+            found.append(answers)
         return found
 
     def _row(self, row: Mapping[str, Any]) -> None:
@@ -146,9 +227,12 @@ class Phases:
         with self.folder.metrics.open("a", encoding="utf-8") as file:
             file.write(dumps(row) + "\n")
         if row["event"] == "epoch":
-            val = f"  validation {row['val_accuracy']:.2%}" if "val_accuracy" in row else ""
+            task = TASKS.get(self.data.spec.task).item
+            said = f"training {task.progress(row[task.metric])}"
+            if (value := row.get(f"val_{task.metric}")) is not None:
+                said += f"  validation {task.progress(value)}"
             self.console.note(
-                f"{row['phase']}: epoch {row['epoch']:>3}  loss {row['loss']:.4f}  training {row['accuracy']:.2%}{val}"
+                f"{row['phase']}: epoch {row['epoch']:>3}  loss {row['loss']:.4f}  {said}"
                 f"  {row['items_per_second']:,.0f} items/s"
             )
         else:

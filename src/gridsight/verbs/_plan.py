@@ -1,60 +1,92 @@
 """The plan of a run: DataSpec, settings and defaults in; network, recipe, cost and words for people out."""
 
-import os
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from gridsight.core.console import Console
+from gridsight.core.device import computes_bfloat16, pick_device
 from gridsight.core.errors import UsageError
+from gridsight.data.alphabet import conserved
 from gridsight.data.augment import AUGMENTS, check, guarded
 from gridsight.data.cache import Cached
+from gridsight.data.loader import Loader
+from gridsight.data.ragged import Ragged
+from gridsight.data.spacing import words
 from gridsight.data.spec import DataSpec
 from gridsight.data.split import Split
-from gridsight.measure.cost import cost
+from gridsight.measure.cost import Cost
 from gridsight.models import MODELS, create
 from gridsight.nn.frontend import FrontEnd, FrontEndSettings, MelSettings
 from gridsight.nn.geometry import stage_fields
+from gridsight.tasks import make_task
 from gridsight.training.recipe import Recipe, recipe
 from gridsight.verbs.train import TrainSettings
 
-SMALL_STEP = 300_000_000
-"""Multiply-accumulates of a forward pass of one batch below which one thread is used."""
+if TYPE_CHECKING:
+    from gridsight.verbs._machine import Speed
+
+MOST_PATCHES = 64
+"""Patches an item and epoch, at most."""
+PIECE = 1 << 20
+"""Cells that statistics take at once."""
 STATISTICS = 4096
 """Items that mean and deviation are measured on, evenly spread over the training data."""
 
 
 @dataclass(frozen=True)
+class Known:
+    """What was measured of a plan on this machine."""
+
+    cost: Cost
+    threads: int
+    speed: "Speed"
+
+
+@dataclass(frozen=True)
 class Plan:
-    """Everything that decides the numbers of a run, besides the data."""
+    """Everything that decides the numbers of a run, besides the data.
+
+    `padded` is the size that items of unequal size are padded to where the network takes no mask; `accumulate` the
+    parts that a batch is computed in; `seconds` the time that training has, None for as long as it takes;
+    `repeats` the patches that an epoch cuts from each item, 0 where items are taken whole.
+    """
 
     recipe: Recipe
     front: FrontEndSettings
     in_channels: int
-    num_classes: int
+    num_outputs: int
     spatial: tuple[int, ...]
     seed: int
+    padded: tuple[int, ...] | None = None
+    accumulate: int = 1
+    seconds: float | None = None
+    repeats: int = 0
+
+    def loader(self, data: Cached, index: np.ndarray, size: int, workers: int = 0) -> Loader:
+        """Batches of the items numbered `index`, as this plan's network takes them."""
+        if not self.repeats:
+            return Loader(data.x, data.y, index, size, workers, self.padded)
+        return Loader(data.x, data.y, index, size, workers, patch=data.spec.spatial, repeats=self.repeats)
 
     def network(self, seed: int) -> Any:
         """The network with the initial weights of `seed`."""
         from gridsight.core import seed as hashing
 
         torch.manual_seed(hashing.key(seed, "weights"))
-        return build(self.recipe, self.in_channels, self.num_classes, self.spatial)
+        return build(self.recipe, self.in_channels, self.num_outputs, self.spatial)
 
 
-def build(recipe: Recipe, in_channels: int, num_classes: int, spatial: tuple[int, ...]) -> Any:
+def build(recipe: Recipe, in_channels: int, num_outputs: int, spatial: tuple[int, ...]) -> Any:
     """The recipe's network; `spatial` is what it sees, for those that fix their input size."""
     return create(
         recipe.model,
         ndim=recipe.ndim,
         in_channels=in_channels,
-        num_classes=num_classes,
+        num_classes=num_outputs,
         **arguments(recipe, spatial),
     )
 
@@ -72,39 +104,81 @@ def make_plan(settings: TrainSettings, data: Cached, train: np.ndarray, console:
     spec = data.spec
     # a fold trains on what the others hold
     n_train = len(train) * (settings.folds - 1) // settings.folds if settings.folds else len(train)
+    repeats = _patches_an_item(data, train) if spec.fit == "patch" else 0
+    aligned = spec.alphabet is not None and spec.fit == "exact" and conserved(data.x, train)
     base = recipe(
         spec.ndim,
         spec.channels,
         spec.spatial,
         spec.num_classes,
-        n_train,
+        n_train * max(1, repeats),
         spec.rate,
         spec.kind == "image" and spec.channels == 3,
+        spec.alphabet,
+        spec.spacing,
+        aligned,
     )
+    if spec.task == "regress" and base.optimizer == "sgd":
+        # a rate for cross-entropy throws squared errors about: R squared -139 after 6 epochs, 0.99 after 100
+        base = replace(base, optimizer="adamw", lr=2e-3, weight_decay=0.01)
     chosen = _override(base, settings)
+    if MODELS.get(chosen.model).tags.get("alphabet", spec.alphabet) != spec.alphabet:
+        raise UsageError(f"{chosen.model} is a network for DNA; {spec.name} is {spec.alphabet or spec.kind}")
+    if aligned and chosen.model == base.model:
+        console.say("         letters repeat at fixed places: windows around a site, read place by place")
     operations = _augmentations(settings.augment, base)
-    check(operations, spec.ndim, spec.kind == "sound")
+    check(operations, spec.ndim, spec.kind == "sound", spec.alphabet)
     allowed, messages = guarded(operations, spec.classes, spec.kind)
     if settings.augment != ("auto",):
         for message in messages:
             console.warn(message)
     chosen = replace(chosen, augment=tuple(allowed))
+    if spec.fit == "patch" and "grid" in chosen.arguments:
+        # where something lies in a patch says nothing about where it lies in the item
+        chosen = replace(chosen, arguments={**chosen.arguments, "grid": 1})
     front = front_end(chosen, data, train)
     with torch.no_grad():
-        example = torch.from_numpy(np.array(data.x[train[:1]]))
-        seen = FrontEnd(front, spec.ndim)(example)
-    return Plan(chosen, front, seen.shape[1], spec.num_classes, tuple(seen.shape[2:]), settings.seed)
+        shape = (1, spec.channels, *spec.spatial)
+        seen = FrontEnd(front, spec.ndim)(torch.zeros(shape))
+    unmasked = spec.fit == "mask" and not MODELS.get(chosen.model).tags["masked"]
+    return Plan(
+        chosen,
+        front,
+        seen.shape[1],
+        make_task(spec.task, spec.classes).num_outputs,
+        tuple(seen.shape[2:]),
+        settings.seed,
+        spec.spatial if unmasked else None,
+        settings.accumulate,
+        repeats=repeats,
+    )
+
+
+def _patches_an_item(data: Cached, train: np.ndarray) -> int:
+    """How many patches cover an item of the usual size: so many are cut from each in an epoch."""
+    assert isinstance(data.x, Ragged)
+    cells = np.median(data.x.sizes[train].prod(1))
+    return int(np.clip(round(cells / np.prod(data.spec.spatial)), 1, MOST_PATCHES))
+
+
+def _precision(settings: TrainSettings) -> str:
+    """What was asked for; else bfloat16 where a GPU computes it."""
+    if settings.precision != "auto":
+        return settings.precision
+    device = pick_device(settings.device)
+    return "bfloat16" if device.type == "cuda" and computes_bfloat16(device) else "float32"
 
 
 def _override(base: Recipe, settings: TrainSettings) -> Recipe:
     changes: dict[str, Any] = {
         name: value
-        for name in ("epochs", "batch", "lr", "warmup", "weight_decay", "label_smoothing", "average", "clip")
+        for name in ("epochs", "batch", "lr", "warmup", "weight_decay", "label_smoothing", "average", "clip", "mixup")
         if (value := getattr(settings, name)) is not None
     }
     for name in ("optimizer", "schedule"):
         if (value := getattr(settings, name)) != "auto":
             changes[name] = value
+    changes["precision"] = _precision(settings)
     if changes.get("optimizer", base.optimizer) != base.optimizer and settings.lr is None:
         # a rate belongs to its optimiser; these are the usual ones where none is given
         changes["lr"] = {"sgd": 0.1, "adamw": 2e-3}[changes["optimizer"]]
@@ -135,12 +209,18 @@ def _augmentations(words: tuple[str, ...], base: Recipe) -> list[tuple[str, floa
 def front_end(recipe: Recipe, data: Cached, train: np.ndarray) -> FrontEndSettings:
     """The front end with mean and deviation a channel of the training items alone, a few at a time."""
     spec = data.spec
+    if spec.kind == "sequence":  # a certain letter is 1, a gap or padding 0
+        return FrontEndSettings(spec.full_scale, (0.0,) * spec.channels, (1.0,) * spec.channels)
     spread = np.sort(train[np.linspace(0, len(train) - 1, min(STATISTICS, len(train))).astype(np.int64)])
     total, squares, count = np.zeros(spec.channels), np.zeros(spec.channels), 0
-    shift = np.asarray(data.x[spread[0]], np.float64).reshape(spec.channels, -1).mean(1)  # against cancellation
-    for part in np.array_split(spread, -(-len(spread) // 64)):
-        x = np.asarray(data.x[part], np.float64).reshape(len(part), spec.channels, -1) - shift[None, :, None]
-        total, squares, count = total + x.sum((0, 2)), squares + (x * x).sum((0, 2)), count + x[:, 0].size
+    # against cancellation
+    shift = data.x[int(spread[0])].reshape(spec.channels, -1)[:, :PIECE].astype(np.float64).mean(1)
+    for i in spread:
+        item = data.x[int(i)].reshape(spec.channels, -1)
+        # an item of many megapixels a piece at a time: float64 takes eight times the memory of bytes
+        for piece in np.array_split(item, -(-item.shape[1] // PIECE), axis=1):
+            x = piece.astype(np.float64) - shift[:, None]
+            total, squares, count = total + x.sum(1), squares + (x * x).sum(1), count + x.shape[1]
     mean = (shift + total / count) / spec.full_scale
     std = np.sqrt(np.maximum(squares / count - (total / count) ** 2, 0)) / spec.full_scale
     if spec.kind == "sound":
@@ -157,43 +237,65 @@ def describe_data(spec: DataSpec, split: Split, data: Cached, console: Console) 
     """What was understood, before anything is trained."""
     size = "x".join(map(str, spec.spatial))
     unit = {"sound": f" samples at {spec.rate:,.0f} Hz" if spec.rate else "", "series": " steps"}.get(spec.kind, "")
+    if spec.alphabet:
+        unit = " letters of " + {"dna": "DNA", "protein": "protein"}[spec.alphabet]
     channels = f"{spec.channels} channel" + ("s" if spec.channels > 1 else "")
     console.say(f"data     {spec.name}: {spec.kind}, {channels}, {size}{unit}, {spec.dtype}")
     if spec.fit != "exact" and spec.sizes:
         low, high = ("x".join(map(str, side)) for side in spec.sizes)
-        how = {"crop": "cut to its aspect and resized", "pad": "padded with zeros or cut in the middle"}[spec.fit]
+        how = {
+            "crop": "cut to its aspect and resized",
+            "pad": "cut in the middle or given a margin" if spec.spacing else "padded with zeros or cut in the middle",
+            "mask": "each at its own size, padding masked",
+            "patch": f"each at its own size, trained on patches of {'x'.join(map(str, spec.spatial))}",
+        }[spec.fit]
         console.say(f"         sizes {low if low == high else f'{low} to {high}'}: {how}")
-    shown = ", ".join(spec.classes[:12]) + (", ..." if spec.num_classes > 12 else "")
-    console.say(f"classes  {spec.num_classes}: {shown}")
-    counts = np.bincount(data.y, minlength=spec.num_classes)
-    if counts.min() < 0.5 * counts.max():
-        few, many = int(counts.argmin()), int(counts.argmax())
+    if spec.spacing and spec.spacings:
+        low, high = map(words, spec.spacings)
+        say = f"spacing {low} mm in all" if low == high else f"spacings from {low} to {high} mm"
         console.say(
-            f"         imbalanced: {spec.classes[few]} has {counts[few]:,} items, {spec.classes[many]} {counts[many]:,}"
+            f"         {say}"
+            + ("" if low == high == words(spec.spacing) else f": resampled to {words(spec.spacing)} mm")
         )
+    if spec.task == "regress":
+        low, middle, high = np.quantile(data.y, (0, 0.5, 1))
+        unit = f" {spec.unit}" if spec.unit else ""
+        console.say(
+            f"number   {spec.target or 'target'}: {low:g} to {high:g}{unit}, median {middle:g} (--task overrides)"
+        )
+    else:
+        shown = ", ".join(spec.classes[:12]) + (", ..." if spec.num_classes > 12 else "")
+        what = {"multilabel": "any number of these an item", "grade": "ordered grades"}.get(spec.task, "")
+        more = f" ({what}; --task overrides)" if what else ""
+        console.say(f"classes  {spec.num_classes}: {shown}{more}")
+        counts = data.y.sum(0) if spec.task == "multilabel" else np.bincount(data.y, minlength=spec.num_classes)
+        _say_imbalance(spec, counts, console)
     console.say("split    " + ", ".join(f"{name} {len(index):,}" for name, index in split.named()))
     console.say(f"         {split.words}")
     for note in spec.notes:
         console.say(f"note     {note}")
 
 
+def _say_imbalance(spec: DataSpec, counts: np.ndarray, console: Console) -> None:
+    if counts.min() < 0.5 * counts.max():
+        few, many = int(counts.argmin()), int(counts.argmax())
+        rare, common = spec.classes[few], spec.classes[many]
+        console.say(f"         imbalanced: {rare} has {int(counts[few]):,} items, {common} {int(counts[many]):,}")
+
+
 def describe_plan(
-    plan: Plan, data: Cached, n_train: int, networks: int, threads: int | None, console: Console
+    plan: Plan, data: Cached, n_train: int, networks: int, known: "Known", console: Console
 ) -> dict[str, Any]:
-    """Print the network, its cost and the recipe; the same facts for plan.json. `threads`: of the run resumed.
+    """Print the network, its cost and the recipe; the same facts for plan.json.
 
     Cross-validation trains `networks` - 1 networks on a part of the items, and one on all.
     """
-    recipe = plan.recipe
-    net = plan.network(plan.seed)
-    shape = (plan.in_channels, *plan.spatial)
-    found = cost(net, shape)
-    field = stage_fields(net, plan.in_channels, plan.spatial)[-1].size
-    threads = use_threads(found.macs * recipe.batch, threads)
-    steps = recipe.epochs * max(1, -(-n_train // recipe.batch))
+    recipe, found = plan.recipe, known.cost
+    field = stage_fields(plan.network(plan.seed), plan.in_channels, plan.spatial)[-1].size
+    steps = recipe.epochs * max(1, -(-n_train * max(1, plan.repeats) // recipe.batch))
     folds = networks - 1
-    seconds = _measured_step(plan, data) * steps * (folds if folds else 1)
-    memory = _peak_memory()
+    seconds = known.speed.step * steps * (folds if folds else 1)
+    memory = known.speed.memory
     seen, size = "x".join("all" if f is None else str(f) for f in field), "x".join(map(str, plan.spatial))
     console.say(
         f"model    {recipe.model}: {found.parameters:,} parameters, {found.macs / 1e6:,.1f} M MACs an item, "
@@ -201,10 +303,16 @@ def describe_plan(
     )
     augment = ", ".join(f"{name} {strength:g}" for name, strength in recipe.augment) or "none"
     console.say(
-        f"recipe   {recipe.optimizer}, rate {recipe.lr:g} ({recipe.schedule}), {recipe.epochs} epochs of {n_train:,} "
-        f"items in batches of {min(recipe.batch, n_train)}; augmentation: {augment}"
+        f"recipe   {recipe.optimizer}, rate {recipe.lr:g} ({recipe.schedule}), {recipe.epochs} epochs of "
+        f"{n_train * max(1, plan.repeats):,} {'patches' if plan.repeats else 'items'} in batches of "
+        f"{min(recipe.batch, n_train * max(1, plan.repeats))}; augmentation: {augment}"
+        + (f"; {recipe.precision}" if recipe.precision != "float32" else "")
     )
+    if each := _each_axis(recipe):
+        console.say(f"         thick slices shrink later than the axes within them: {each}")
     console.say("         decay on convolution and linear weights only, not on norms and biases")
+    if plan.accumulate > 1:
+        console.say(f"memory   a batch is computed in {plan.accumulate} parts, with the gradient of the whole")
     what = f"for {networks} networks, " if folds else ""
     console.say(
         f"expect   about {_duration(seconds)} of training, {what}and {memory / 1e6:,.0f} MB of memory at the peak"
@@ -219,7 +327,10 @@ def describe_plan(
         "front": plan.front.to_dict(),
         "epochs": recipe.epochs,
         "steps": steps,
-        "threads": threads,
+        "threads": known.threads,
+        "accumulate": plan.accumulate,
+        "seconds": plan.seconds,
+        "repeats": plan.repeats,
         "spec": data.spec.to_dict(),
         "fingerprint": data.fingerprint,
         "seconds_expected": seconds,
@@ -227,46 +338,17 @@ def describe_plan(
     }
 
 
-def use_threads(macs: int, before: int | None) -> int:
-    """Set and return PyTorch's threads for steps of so many multiply-accumulates on the CPU; `before`: as in that run.
-
-    A small step gains little from a second thread (8 ms against 8 to 10 ms for the digits) and loses much where another
-    process wants the core: 400 s instead of 15 s for GunPoint (`LAB.md`). OMP_NUM_THREADS, where set, decides.
-    """
-    if before is not None:
-        torch.set_num_threads(before)
-    elif "OMP_NUM_THREADS" not in os.environ and macs < SMALL_STEP:
-        torch.set_num_threads(1)
-    return torch.get_num_threads()
-
-
-def _peak_memory() -> int:
-    """Bytes that this process has held at most: after the trial steps, what training will hold at most."""
-    import resource
-    import sys
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-def _measured_step(plan: Plan, data: Cached) -> float:
-    """Seconds of one step: the best of five after one to warm up, on a copy that is thrown away."""
-    from gridsight.training.optimiser import make_optimiser
-
-    net = plan.network(plan.seed).train()
-    optimiser = make_optimiser(plan.recipe.optimizer, net, lr=0.0, weight_decay=0.0, momentum=plan.recipe.momentum)
-    front = FrontEnd(plan.front, data.spec.ndim)
-    rows = np.arange(min(plan.recipe.batch, len(data)))
-    taken = []
-    for _ in range(6):
-        start = time.perf_counter()
-        x = front(torch.from_numpy(np.array(data.x[rows])))
-        loss = nn.functional.cross_entropy(net(x), torch.from_numpy(data.y[rows]))
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        taken.append(time.perf_counter() - start)
-    return min(taken[1:])
+def _each_axis(recipe: Recipe) -> str:
+    """The strides and pools of each stage where they differ from axis to axis, else nothing."""
+    shown = {name: recipe.arguments[name] for name in ("strides", "pools") if name in recipe.arguments}
+    if not any(
+        isinstance(entry, tuple) for entries in shown.values() if isinstance(entries, tuple) for entry in entries
+    ):
+        return ""
+    return ", ".join(
+        f"{name} {' '.join('x'.join(map(str, e)) if isinstance(e, tuple) else str(e) for e in entries)}"
+        for name, entries in shown.items()
+    )
 
 
 def _duration(seconds: float) -> str:

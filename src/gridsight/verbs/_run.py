@@ -1,11 +1,13 @@
 """A run from its settings to its result: decode, split, plan, train in phases, judge, write.
 
 Every phase (a fold, then the final network) leaves a file when it ends, so that `resume` starts at the first unfinished
-one; inside a phase the snapshot does. Nothing here reads a clock to decide what is computed.
+one; inside a phase the snapshot does. No clock decides what is computed, except under --minutes. Several processes
+(`core.ranks`) go through it side by side; what one of them measured or found counts for all.
 """
 
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,22 +15,30 @@ from typing import Any
 import numpy as np
 import torch
 
-from gridsight.artifact.model_file import Calibration, Model, save_model
+from gridsight.artifact.model_file import Model, save_model
 from gridsight.artifact.predictor import Predictor, load
 from gridsight.core.console import Console
 from gridsight.core.device import EXACT, environment, pick_device
 from gridsight.core.errors import DataError, TrainingError, UsageError
+from gridsight.core.ranks import Ended, Ranks
 from gridsight.core.run import RunFolder
 from gridsight.data.cache import cached
-from gridsight.data.loader import Loader
-from gridsight.data.source import Source, find
+from gridsight.data.source import Source, asked, find
 from gridsight.data.split import Split, split
-from gridsight.measure.calibration import fit_temperature, softmax
+from gridsight.measure.calibration import Calibration
+from gridsight.measure.cost import cost
 from gridsight.nn.frontend import FrontEndSettings
-from gridsight.training.loop import Stopped, overfits, predict_logits
-from gridsight.verbs._judge import Judged, fit_calibration, judge, say_result
-from gridsight.verbs._phases import EVALUATION, Answers, Phases, pool
-from gridsight.verbs._plan import arguments, describe_data, describe_plan, make_plan, plain
+from gridsight.training.budget import recipe_from
+from gridsight.training.memory import free_memory, parts_that_fit
+from gridsight.training.overfit import overfits
+from gridsight.training.stopping import Stopped
+from gridsight.verbs._budget import plan_in_time
+from gridsight.verbs._duplicates import duplicates_across
+from gridsight.verbs._judge import Judged, Kept, judge, say_result
+from gridsight.verbs._machine import measure, use_threads
+from gridsight.verbs._novelty import learn_known
+from gridsight.verbs._phases import CHOICES, EVALUATION, Answers, Phases, pool
+from gridsight.verbs._plan import Known, Plan, arguments, describe_data, describe_plan, make_plan, plain
 from gridsight.verbs.train import TrainSettings
 
 BAD_SHARE = 0.01
@@ -62,16 +72,26 @@ class Run:
         return load(self.path)
 
 
-def execute(folder: RunFolder, settings: TrainSettings, source: Source, console: Console) -> Run:
+def execute(
+    folder: RunFolder, settings: TrainSettings, source: Source, console: Console, ranks: Ranks | None = None
+) -> Run:
     """Train (or go on training) in a run folder; raises after saving when stopped or when the data cannot be used."""
     started, threads = time.monotonic(), torch.get_num_threads()
-    with folder.lock():
-        console.log = folder.log
-        folder.sweep()
+    ranks = ranks or Ranks()
+    with ExitStack() as held:
+
+        def claim() -> None:
+            held.enter_context(folder.lock())
+            console.log = folder.log
+            folder.sweep()
+
+        ranks.from_first(claim)
         try:
-            return _Execution(folder, settings, source, console).run(started)
+            return _Execution(folder, settings, source, console, ranks).run(started)
         except Stopped as stop:
             raise TrainingError(f"{stop}; gridsight resume {folder.path} goes on from there") from None
+        except Ended as end:
+            raise TrainingError(f"{end}; gridsight resume {folder.path} goes on from its last snapshot") from None
         except OSError as error:
             what = f"{error.strerror or error} ({error.filename or folder.path})"
             raise TrainingError(f"{what}; once that is mended, gridsight resume {folder.path}") from None
@@ -86,7 +106,7 @@ def summary(result: Mapping[str, Any]) -> dict[str, Any]:
 
 def reevaluate(folder: RunFolder, settings: TrainSettings, part: str, device: str, console: Console) -> dict[str, Any]:
     """The figures of a finished run's model on a part of its own data; a reading of the test part is counted."""
-    source = find(settings.data, pattern=settings.pattern, group=settings.group, axes=settings.axes)
+    source = find(settings.data, **asked(settings))
     run = _Execution(folder, replace(settings, device=device), source, console)
     stored = folder.read_json(folder.result)
     if stored is None:
@@ -104,51 +124,92 @@ def reevaluate(folder: RunFolder, settings: TrainSettings, part: str, device: st
 class _Execution:
     """One run under way; the methods are its chapters, in order."""
 
-    def __init__(self, folder: RunFolder, settings: TrainSettings, source: Source, console: Console) -> None:
+    def __init__(
+        self,
+        folder: RunFolder,
+        settings: TrainSettings,
+        source: Source,
+        console: Console,
+        ranks: Ranks | None = None,
+    ) -> None:
         self.folder, self.settings, self.console = folder, settings, console
+        self.ranks = ranks or Ranks()
         self.device = pick_device(settings.device)
-        self.data = cached(source, console, size=settings.size, verify=settings.verify)
-        self.phases = Phases(folder, settings, self.data, self.device, console)
+        self.data = self.ranks.first_then_all(
+            lambda: cached(
+                source,
+                console,
+                size=settings.patch or settings.size,
+                fit="patch" if settings.patch else settings.fit,
+                task=settings.task,
+                verify=settings.verify,
+            )
+        )
+        self.phases = Phases(folder, settings, self.data, self.device, console, self.ranks)
         self._refuse_bad()
+        self.phases.refuse_settings()
 
     def run(self, started: float) -> Run:
         """All chapters; the finished run."""
-        settings, data, console = self.settings, self.data, self.console
+        settings, data, console, ranks = self.settings, self.data, self.console, self.ranks
         parts = self._split()
         if settings.patience and not len(parts.val):
             console.warn("--patience has no effect without validation data")
         counts = {name: tuple(self.phases.counts(index)) for name, index in parts.named()}
         data = self.data = self.phases.data = replace(data, spec=replace(data.spec, counts=counts, split=parts.words))
         describe_data(data.spec, parts, data, console)
-        duplicates = self._duplicates(parts)
+        duplicates = ranks.from_first(lambda: duplicates_across(self.data, parts, self.settings, self.console))
         self.plan = make_plan(settings, data, parts.train, console)
-        stored = self.folder.read_json(self.folder.plan)
+        stored = ranks.from_first(lambda: self.folder.read_json(self.folder.plan))
         if stored is not None and stored["fingerprint"] == data.fingerprint:
             # the statistics as they were measured first: another machine may sum them to other last bits
-            self.plan = replace(self.plan, front=FrontEndSettings.from_dict(stored["front"]))
-        threads = stored["threads"] if stored else None
-        found = describe_plan(self.plan, data, len(parts.train), 1 + settings.folds, threads, console)
-        self._keep_plan(found, stored)
+            self.plan = replace(
+                self.plan,
+                front=FrontEndSettings.from_dict(stored["front"]),
+                recipe=replace(self.plan.recipe, precision=stored["recipe"]["precision"]),
+            )
+        if settings.minutes is not None:
+            self.plan = self._in_time(started, parts, stored)
+        known = self._know_machine(stored)
+        self.plan = ranks.from_first(lambda: self.plan)
+        found = describe_plan(self.plan, data, len(parts.train), 1 + settings.folds, known, console)
+        ranks.from_first(lambda: self._keep_plan(found, stored))
+        self.task = self.phases.task(self.plan, parts.train)
         if settings.check:
             self._check(parts)
         console.say()
         if settings.folds:
-            answers, calibration = self._cross_validate(parts)
+            judged, calibration = self._cross_validate(parts)
             final = self.phases.fit(self.plan, "final network", 0, parts.train, np.empty(0, np.int64))
         else:
             final = self.phases.fit(self.plan, "training", 0, parts.train, parts.val)
             calibration = self._calibrate(final, parts)
-            answers = self.phases.predict(self.plan, final, parts.test)
-        model = self._model(final, calibration)
-        result = self._judge(answers, calibration, parts, started, self.folder.predictions) | duplicates
+            judged = self._judged(self.phases.predict(self.plan, final, parts.test), calibration)
+        result = ranks.from_first(lambda: self._finish(final, judged, calibration, parts, started, duplicates))
+        return Run(self.folder.path, result)
+
+    def _finish(
+        self,
+        final: Mapping[str, torch.Tensor],
+        judged: Judged,
+        calibration: Calibration,
+        parts: Split,
+        started: float,
+        duplicates: dict[str, Any],
+    ) -> dict[str, Any]:
+        """The model file, the figures and the report, of which the first process alone takes care; result.json."""
+        console = self.console
+        known = learn_known(self.phases, self.plan, final, parts)
+        model = replace(self._model(final, calibration, parts.train), novelty=known)
+        result = self._judge(judged, calibration, parts, started, self.folder.predictions) | duplicates
         save_model(self.folder.model, replace(model, metrics=result["metrics"]))
         self.folder.write_json(self.folder.result, result)
         self.folder.resume.unlink(missing_ok=True)
         console.emit(summary(result))
-        if settings.report:
+        if self.settings.report:
             write_report(self.folder)
-        say_result(result, self.folder.path, console)
-        return Run(self.folder.path, result)
+        say_result(result, self.task, self.folder.path, console)
+        return result
 
     def measure(self, part: str) -> dict[str, Any]:
         """The finished model's figures on one part of the run's data."""
@@ -161,12 +222,13 @@ class _Execution:
             "all": np.concatenate([parts.train, parts.val, parts.test]),
         }[part]
         predictor = load(self.folder.path, self.settings.device)
-        loader = Loader(self.data.x, self.data.y, index, EVALUATION)
-        logits, _ = predict_logits(predictor.net, predictor.front, loader, predictor.device)
+        batches = np.array_split(index, max(1, -(-len(index) // EVALUATION)))
+        outputs = np.concatenate([predictor.outputs([self.data.x[int(i)] for i in part]) for part in batches])
+        self.task, calibration = predictor.task, predictor.model.calibration
         words = parts.words if part in ("auto", "test") else f"the {part} part of the data"
-        return self._judge(
-            Answers(index, logits.numpy()), predictor.model.calibration, replace(parts, words=words), started, None
-        )
+        judged = self._judged(Answers(index, outputs), calibration)
+        result = self._judge(judged, calibration, replace(parts, words=words), started, None)
+        return result if part in ("auto", "test") else result | {"test_reads": 0}
 
     def _refuse_bad(self) -> None:
         bad, total = self.data.bad, len(self.data.bad) + len(self.data)
@@ -189,31 +251,7 @@ class _Execution:
             return Split(np.arange(len(data)), none, none, f"{settings.folds} folds, each tested once")
         groups = data.groups if data.spec.group else None
         published = data.splits if any(data.splits) else None
-        return split(self.phases.names(np.arange(len(data))), groups, published, settings.seed)
-
-    def _duplicates(self, parts: Split) -> dict[str, Any]:
-        """Near-duplicates on both sides of the split: they make the figures too good, so they are counted and named."""
-        from gridsight.data.duplicates import near_duplicates
-
-        if self.settings.folds:
-            return {}
-        where = {int(i): name for name, index in parts.named() for i in index}
-        data, found = self.data, near_duplicates(self.data.x, self.data.spec.rate)
-        across = [(int(a), int(b)) for a, b in found.pairs if where[int(a)] != where[int(b)]]
-        if not found.complete:
-            self.console.say("note     too many items to look for near-duplicates; gridsight check says more")
-        if across:
-            a, b = across[0]
-            self.console.warn(
-                f"near-duplicates lie in different parts of the split: {len(across):,} of them "
-                f"(first: {data.paths[a]} and {data.paths[b]}); gridsight check {self.settings.data} lists them"
-            )
-        return {
-            "duplicates": [
-                {"a": data.paths[a], "b": data.paths[b], "splits": f"{where[a]} / {where[b]}"} for a, b in across[:100]
-            ],
-            "duplicates_count": len(across),
-        }
+        return split(data.strata, groups, published, settings.seed, classes=data.spec.task in CHOICES)
 
     def _keep_plan(self, plan: Mapping[str, Any], stored: Mapping[str, Any] | None) -> None:
         """Write plan.json once; a resumed run must find the same data and the same plan."""
@@ -232,44 +270,71 @@ class _Execution:
         before, now = self.folder.read_json(self.folder.environment) or {}, environment(self.device)
         changed = [f"{name} {before.get(name)} -> {now[name]}" for name in EXACT if before.get(name) != now[name]]
         if changed:
-            self.console.warn(f"this machine differs ({', '.join(changed)}): the last bits of the weights may too")
+            # a batch norm of another number of processes sees other shares of a batch
+            more = "" if before.get("processes") == now["processes"] else ", and with batch norms more than these"
+            self.console.warn(
+                f"this machine differs ({', '.join(changed)}): the last bits of the weights may too{more}"
+            )
+
+    def _in_time(self, started: float, parts: Split, stored: Mapping[str, Any] | None) -> Plan:
+        """The plan that makes the most of --minutes; of a resumed run the one that was made then."""
+        if stored is not None:
+            return replace(self.plan, recipe=recipe_from(stored["recipe"]), seconds=stored["seconds"])
+        assert self.settings.minutes is not None
+        left = 60 * self.settings.minutes - (time.monotonic() - started)
+        return plan_in_time(self.plan, self.data, parts, left, self.settings, self.device, self.console)
+
+    def _know_machine(self, stored: Mapping[str, Any] | None) -> Known:
+        """Threads, parts of a batch and speed for the plan; of a resumed run as they were."""
+        plan = self.plan
+        found = cost(plan.network(plan.seed), (plan.in_channels, *plan.spatial))
+        threads = use_threads(found.macs * plan.recipe.batch, stored["threads"] if stored else None)
+        parts = (
+            stored["accumulate"]
+            if stored
+            else parts_that_fit(found.activation_bytes, plan.recipe.batch, free_memory(self.device), plan.accumulate)
+        )
+        self.plan = replace(plan, accumulate=parts)
+        speed = measure(self.plan, self.data, self.device)
+        self.plan = replace(self.plan, accumulate=speed.parts)
+        return Known(found, threads, speed)
 
     def _check(self, parts: Split) -> None:
         learned, share = overfits(self.phases.trainer(self.plan, "check", 0, parts.train, parts.val, None))
         if not learned:
-            raise TrainingError(
-                f"the network learned only {share:.0%} of one batch by heart; look at the labels (gridsight check "
-                f"{self.settings.data}), or take another --model"
-            )
+            what = f"the network learned only {max(share, 0.0):.0%} of one batch by heart"
+            raise TrainingError(f"{what}; look at the labels (gridsight check), or take another --model")
         self.console.say(f"check    one batch learned by heart ({share:.0%})")
 
-    def _cross_validate(self, parts: Split) -> tuple["Answers", Calibration]:
+    def _cross_validate(self, parts: Split) -> tuple[Judged, Calibration]:
         """Out-of-fold answers for every item, pooled, and the calibration that they give.
 
-        The answers are judged with temperatures that each fold takes from the others'; the model keeps that of all.
+        The answers are judged with a calibration that each fold takes from the others; the model keeps that of all.
         """
         y = self.data.y
         answered = self.phases.out_of_fold(self.plan, parts.train, self.settings.folds, "fold")
-        pooled = pool(answered)
-        temperatures = []
+        pooled, task, coverage = pool(answered), self.task, self.settings.coverage
+        predicted = []
         for k, answers in enumerate(answered):
             others = pool([part for other, part in enumerate(answered) if other != k])
-            temperatures.append(np.full(len(answers.index), fit_temperature(others.logits, y[others.index])))
-        calibration = fit_calibration(pooled.logits, y[pooled.index], self.settings.coverage)
-        return replace(pooled, temperatures=np.concatenate(temperatures)), calibration
+            fitted = task.calibrate(others.outputs, y[others.index], coverage)
+            predicted.append(task.predict(answers.outputs, fitted))
+        joined = {name: np.concatenate([part[name] for part in predicted]) for name in predicted[0]}
+        return Judged(pooled.index, joined, task.predict(pooled.outputs, Calibration())), task.calibrate(
+            pooled.outputs, y[pooled.index], coverage
+        )
 
     def _calibrate(self, state: Mapping[str, torch.Tensor], parts: Split) -> Calibration:
         """From validation data; without any, from out-of-fold answers where these cost little; else not at all."""
         if len(parts.val):
             answers = self.phases.predict(self.plan, state, parts.val)
         else:
-            smallest = min(self.phases.counts(parts.train))
             plan = self.folder.read_json(self.folder.plan)
             epochs = max(1, self.plan.recipe.epochs // SHORT)
             short = replace(self.plan, recipe=replace(self.plan.recipe, epochs=epochs))
             # three folds of two thirds of the items, forward and twice backward
-            work = 3 * 2 / 3 * 3 * plan["macs"] * len(parts.train) * epochs
-            if smallest < 3 or work > OUT_OF_FOLD:
+            work = 3 * 2 / 3 * 3 * plan["macs"] * len(parts.train) * max(1, self.plan.repeats) * epochs
+            if min(self.phases.counts(parts.train)) < 3 or work > OUT_OF_FOLD:
                 return Calibration()
             self.console.say("calibration by three short folds of the training data")
             try:
@@ -277,9 +342,9 @@ class _Execution:
             except (DataError, UsageError) as error:  # too few items or groups a class for three folds
                 self.console.say(f"no calibration: {error}")
                 return Calibration()
-        return fit_calibration(answers.logits, self.data.y[answers.index], self.settings.coverage)
+        return self.task.calibrate(answers.outputs, self.data.y[answers.index], self.settings.coverage)
 
-    def _model(self, state: Mapping[str, torch.Tensor], calibration: Calibration) -> Model:
+    def _model(self, state: Mapping[str, torch.Tensor], calibration: Calibration, train: np.ndarray) -> Model:
         plan, data = self.plan, self.data
         net = self.phases.network(self.plan, state).cpu()
         return Model(
@@ -290,29 +355,33 @@ class _Execution:
             net,
             plan.front,
             replace(data.spec, name="", notes=(), split=""),
+            task_options=self.phases.task_options(train),
             calibration=calibration,
             fingerprint=data.fingerprint,
         )
 
+    def _pictured(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """The raw items numbered `rows` for the report, with their sizes where these differ; of items larger than
+        patches their middles."""
+        if not len(rows):
+            return np.empty((0, self.data.spec.channels, *self.data.spec.spatial)), None
+        batch = next(self.plan.loader(self.data, rows, len(rows)).in_order())
+        return batch.x.numpy(), None if batch.sizes is None else batch.sizes.numpy()
+
+    def _judged(self, answers: Answers, calibration: Calibration) -> Judged:
+        predict = self.task.predict
+        return Judged(answers.index, predict(answers.outputs, calibration), predict(answers.outputs, Calibration()))
+
     def _judge(
-        self, answers: "Answers", calibration: Calibration, parts: Split, started: float, file: Path | None
+        self, judged: Judged, calibration: Calibration, parts: Split, started: float, file: Path | None
     ) -> dict[str, Any]:
-        data = self.data
-        cooled = answers.logits / (
-            calibration.temperature if answers.temperatures is None else answers.temperatures[:, None]
-        )
-        judged = Judged(
-            probabilities=softmax(cooled),
-            uncalibrated=softmax(answers.logits),
-            target=data.y[answers.index],
-            paths=[data.paths[i] for i in answers.index],
-            classes=data.spec.classes,
-            groups=[data.groups[i] for i in answers.index] if data.spec.group else None,
-            items=lambda rows: np.array(data.x[answers.index[rows]]),
-        )
+        data, index = self.data, judged.index
+        groups = [data.groups[i] for i in index] if data.spec.group else None
+        kept = Kept(file, [data.paths[i] for i in index], lambda rows: self._pictured(index[rows]))
         how = f"{self.settings.folds} folds, every item predicted by a network that did not see it"
         before = self.folder.read_json(self.folder.result) or {}
-        return judge(judged, calibration, file) | {
+        return judge(self.task, judged, data.y[index], groups, calibration, kept) | {
+            "task": data.spec.task,
             "skipped": len(data.bad),
             "bad": data.bad[:100],
             "run": str(self.folder.path),

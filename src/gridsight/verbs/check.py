@@ -31,20 +31,29 @@ class CheckSettings:
       gridsight check photos/
       gridsight check photos/ --out checked            check.json and contact.png with pictures of what was found
       gridsight check sounds/ --pattern "{label}_{speaker}_{index}.wav" --group speaker
+      gridsight check photos/ --labels --out checked   trains a few networks to find wrong labels
       gridsight check mnist --json
     """
 
     data: str = argument("a folder, archive or file of data, or the name of a set")
     pattern: str | None = option(None, 'what file names hold, such as "{label}_{speaker}_{index}.wav"')
     group: str | None = option(None, "column whose items belong together (patient, speaker)", metavar="NAME")
+    target: str | None = option(
+        None, "column of a table that holds the labels (default label, class, ...)", metavar="NAME"
+    )
+    frames: bool = option(False, "each folder of pictures is one clip, its pictures the frames in natural order")
     axes: str | None = option(None, "order of array axes, such as NHWC or NCL")
+    labels: bool = option(False, "look for wrong labels too: trains a few networks, which takes minutes")
     out: str | None = option(None, "folder for check.json and contact.png", metavar="DIR")
     json: bool = option(False, "print one JSON object a finding, and the summary last")
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What was found: `findings` as plain values, `stops` what training must not go on with."""
+    """What was found: `findings` as plain values, `stops` what training must not go on with.
+
+    `labels` says how --labels came to its findings; None without it, empty where labels could not be checked.
+    """
 
     data: str
     n: int
@@ -55,6 +64,7 @@ class CheckResult:
     stops: tuple[str, ...]
     findings: tuple[dict[str, Any], ...]
     contact_sheet: str | None = None
+    labels: dict[str, Any] | None = None
 
     @property
     def exit_code(self) -> int:
@@ -63,7 +73,7 @@ class CheckResult:
 
     def summary(self) -> dict[str, Any]:
         """All but the findings."""
-        keys = ("data", "n", "bad", "classes", "splits", "problems", "stops", "contact_sheet")
+        keys = ("data", "n", "bad", "classes", "splits", "problems", "stops", "contact_sheet", "labels")
         return {key: getattr(self, key) for key in keys}
 
 
@@ -72,10 +82,16 @@ def check(settings: CheckSettings, console: Console | None = None) -> CheckResul
     """Audit the data, print what was found, write it where asked."""
     console = console or Console(quiet=True)
     from gridsight.data.audit import audit
-    from gridsight.data.source import find
+    from gridsight.data.source import asked, find
 
-    source = find(settings.data, pattern=settings.pattern, group=settings.group, axes=settings.axes)
-    found = audit(source, console)
+    source = find(settings.data, **asked(settings))
+    found, labels = audit(source, console), None
+    if settings.labels:
+        from gridsight.verbs._labels import check_labels
+
+        labels = check_labels(settings, source, found.facts, console)
+        found.findings.extend(labels.findings)
+        found.notes.append(labels.words)
     sheet = _write_sheet(Path(settings.out), source, found) if settings.out is not None else None
     result = CheckResult(
         data=settings.data,
@@ -86,10 +102,11 @@ def check(settings: CheckSettings, console: Console | None = None) -> CheckResul
         problems=found.problems,
         stops=tuple(found.stops),
         findings=tuple(
-            {"problem": finding.problem, "paths": list(finding.paths), "detail": finding.detail}
+            {"problem": finding.problem, "paths": list(finding.paths), "detail": finding.detail, **finding.more}
             for finding in found.findings
         ),
         contact_sheet=str(sheet) if sheet is not None else None,
+        labels=dict(labels.figures) if labels is not None else None,
     )
     if settings.out is not None:
         _write_json(Path(settings.out), result)
@@ -102,7 +119,9 @@ def check(settings: CheckSettings, console: Console | None = None) -> CheckResul
 
 def _say(console: Console, source: "Source", found: "Audit", out: str | None, sheet: Path | None) -> None:
     classes = found.classes
-    console.say(f"{source.name}: {len(found.facts):,} items in {len(classes):,} classes ({_counts(classes)})")
+    numbers = "numbers" + (f" ({source.target})" if source.target else "")
+    what = numbers if found.task == "regress" else f"{len(classes):,} classes ({_counts(classes)})"
+    console.say(f"{source.name}: {len(found.facts):,} items {'with' if found.task == 'regress' else 'in'} {what}")
     if found.splits:
         console.say(f"split: {_counts(found.splits)}" + (f" ({source.split})" if source.split else ""))
     if source.ignored:
@@ -163,14 +182,20 @@ def _write_sheet(out: Path, source: "Source", found: "Audit") -> Path | None:
     from gridsight.reporting.contact import COLUMNS, Row, contact_sheet
 
     chosen: dict[str, list[int]] = {}
+    suggested: dict[int, str] = {}
     for finding in found.findings:
         row = chosen.setdefault(finding.problem, [])
         if len(row) + min(len(finding.items), 2) <= COLUMNS:
             row += finding.items[:2]
+        if "suggested" in finding.more:
+            suggested |= dict.fromkeys(finding.items, finding.more["suggested"])
     samples = decode_some(source, found.facts, {number for row in chosen.values() for number in row})
     rows = []
     for problem, numbers in chosen.items():
-        cells = [(_caption(found, number), samples[number]) for number in numbers if number in samples]
+        likelier = suggested if problem == "label" else {}
+        cells = [
+            (_caption(found, number, likelier.get(number)), samples[number]) for number in numbers if number in samples
+        ]
         if cells:
             rows.append(Row(f"{problem} ({found.problems[problem]:,})", cells))
     if not rows:
@@ -180,8 +205,10 @@ def _write_sheet(out: Path, source: "Source", found: "Audit") -> Path | None:
     return out / "contact.png"
 
 
-def _caption(found: "Audit", number: int) -> str:
+def _caption(found: "Audit", number: int, likelier: str | None = None) -> str:
     fact = found.facts[number]
     said: Sequence[str] = [word for word in (fact.label, fact.split, fact.group) if word]
+    if likelier is not None:
+        said = [f"{fact.label}, or {likelier}?"]
     name = fact.path.replace("!", "/").rpartition("/")[2]
     return (name if len(name) <= 26 else f"...{name[-23:]}") + "\n" + ", ".join(said)

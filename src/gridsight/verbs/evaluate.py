@@ -28,6 +28,10 @@ class EvaluateSettings:
     split: str = option("auto", "part to measure: test, train, val, all; auto is test where there is one")
     pattern: str | None = option(None, 'fields of a file name, such as "{label}_{speaker}_{index}.wav"')
     group: str | None = option(None, "column over which intervals are drawn (speaker, patient, ...)", metavar="NAME")
+    target: str | None = option(
+        None, "column of a table that holds the labels (default: the one trained on)", metavar="NAME"
+    )
+    frames: bool = option(False, "each folder of pictures is one clip, its pictures the frames in natural order")
     axes: str | None = option(None, "order of array axes, such as NHWC or NCL, where the guess is wrong")
     device: str = option("auto", "auto, cpu, cuda, cuda:1, ...", metavar="NAME")
     out: str | None = option(None, "folder for result.json", metavar="DIR")

@@ -1,6 +1,7 @@
 """predict: labels with calibrated probabilities for files, folders, archives, arrays or standard input."""
 
 from dataclasses import dataclass, field
+from math import isnan
 from typing import TYPE_CHECKING, Any
 
 from gridsight.core.console import Console
@@ -19,12 +20,16 @@ if TYPE_CHECKING:
 class PredictSettings:
     """Name what new items are, with calibrated probabilities, and say "unsure" where they are too low.
 
-    PATH is a file, a folder, a zip archive, an array file (.npy, .npz: one item or many) or - for standard input.
+    A model of numbers says each with the interval that holds a promised share of new items.
+
+    PATH is a file, a folder, a zip or tar, a table of files, an array file (.npy, .npz: one item or many) or - for
+    standard input.
 
     examples:
       gridsight predict runs/photos-1 holiday/*.jpg
       gridsight predict runs/photos-1 inbox.zip --json > answers.jsonl
       gridsight predict runs/digits-1 scans.npy --coverage 0.8
+      gridsight predict runs/tissue-1 slide.tif --whole
       cat one.png | gridsight predict runs/photos-1 -
     """
 
@@ -32,6 +37,8 @@ class PredictSettings:
     paths: tuple[str, ...] = argument("what to predict")
     coverage: float | None = option(None, "share of items to be answered; the least certain rest is 'unsure'")
     top: int = option(3, "classes to show an item, the likeliest first")
+    whole: bool = option(False, "items at their own resolution, in exact tiles: for networks trained on crops of it")
+    overlap: float | None = option(None, "with --whole: windows of the trained size that share this part of an axis")
     device: str = option("auto", "auto, cpu, cuda, cuda:1, ...", metavar="NAME")
     json: bool = option(False, "one JSON object an item")
 
@@ -60,11 +67,24 @@ def predict(settings: PredictSettings, console: Console) -> Predictions:
     if settings.top < 1:
         raise UsageError(f"--top must be at least 1, not {settings.top}")
     predictor = load(settings.run, settings.device)
-    if not predictor.model.calibration.calibrated:
+    calibration = predictor.model.calibration
+    if predictor.model.spec.task == "regress":
+        if calibration.margin is None:
+            console.note("this model has no intervals: too few data, or none, were left to set them on")
+    elif not calibration.calibrated:
         console.note("this model is not calibrated: its probabilities are the network's own")
     kept: list[dict[str, Any]] = []
     failed = answered = unsure = 0
-    for item in predictor.answers(_samples(settings.paths, predictor), coverage=settings.coverage):
+    if settings.overlap is not None and not settings.whole:
+        raise UsageError("--overlap is for --whole, which looks at items through windows")
+    samples = _samples(settings.paths, predictor)
+    if settings.whole:
+        from gridsight.artifact.whole import whole_answers
+
+        answers = whole_answers(predictor, samples, coverage=settings.coverage, overlap=settings.overlap)
+    else:
+        answers = predictor.answers(samples, coverage=settings.coverage)
+    for item in answers:
         failed += "error" in item
         answered += "error" not in item
         unsure += bool(item.get("unsure"))
@@ -86,13 +106,13 @@ def predict(settings: PredictSettings, console: Console) -> Predictions:
 def _samples(paths: tuple[str, ...], predictor: Any) -> "Iterator[Sample | ReadError]":
     from pathlib import Path
 
-    from gridsight.artifact.predictor import read_path
+    from gridsight.artifact.inputs import read_path
 
     for path in paths:
         if path == "-":
             yield from _standard_input(predictor)
         else:
-            yield from read_path(Path(path), predictor)
+            yield from read_path(Path(path), predictor.model.spec)
 
 
 def _standard_input(predictor: Any) -> "Iterator[Sample | ReadError]":
@@ -102,7 +122,7 @@ def _standard_input(predictor: Any) -> "Iterator[Sample | ReadError]":
     from dataclasses import replace
     from pathlib import Path
 
-    from gridsight.artifact.predictor import read_path
+    from gridsight.artifact.inputs import read_path
     from gridsight.core.errors import ReadError
     from gridsight.data.files import MAX_MEMBER
     from gridsight.data.sample import Sample
@@ -114,7 +134,7 @@ def _standard_input(predictor: Any) -> "Iterator[Sample | ReadError]":
             yield ReadError("-", f"is over {MAX_MEMBER:,} bytes")
             return
         path.write_bytes(content)
-        for sample in read_path(path, predictor):
+        for sample in read_path(path, predictor.model.spec):
             name = sample.path.replace(str(path), "-", 1)
             yield replace(sample, path=name) if isinstance(sample, Sample) else ReadError(name, sample.reason)
 
@@ -122,6 +142,14 @@ def _standard_input(predictor: Any) -> "Iterator[Sample | ReadError]":
 def _line(item: dict[str, Any], top: int) -> str:
     if "error" in item:
         return f"{item['path']}  cannot be read: {item['error']}"
+    unsure = f"unsure ({item['reason']}): " if item.get("unsure") else ""
+    if "value" in item:
+        unit = f" {item['unit']}" if item["unit"] else ""
+        known = "" if isnan(item["low"]) else f"  ({item['low']:.4g} to {item['high']:.4g})"
+        return f"{item['path']}  {unsure}{item['value']:.4g}{unit}{known}"
+    if "labels" in item:
+        said = "  ".join(f"{name} {item['probabilities'][name]:.1%}" for name in item["labels"])
+        return f"{item['path']}  {unsure}{said or 'none of the classes'}"
     best = sorted(item["probabilities"].items(), key=lambda pair: -pair[1])[:top]
     shown = "  ".join(f"{name} {share:.1%}" for name, share in best)
-    return f"{item['path']}  {'unsure: ' if item['unsure'] else ''}{shown}"
+    return f"{item['path']}  {unsure}{shown}"

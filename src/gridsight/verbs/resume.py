@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gridsight.core.console import Console
+from gridsight.core.ranks import join
 from gridsight.core.run import RunFolder
 from gridsight.core.settings import argument, from_toml, option
 from gridsight.verbs import VERBS
@@ -24,22 +25,25 @@ class ResumeSettings:
     json: bool = option(False, "print the result as one JSON object")
 
 
-@VERBS.register("resume", settings=ResumeSettings)
+@VERBS.register("resume", settings=ResumeSettings, processes=True)
 def resume(settings: ResumeSettings, console: Console) -> "Run":
     """Finish a run; of a finished one, say so."""
     from gridsight.verbs._run import Run, execute, summary, write_report
     from gridsight.verbs.train import TrainSettings
 
+    ranks = join()
+    if not ranks.first:
+        console = Console(quiet=True)
     folder = RunFolder.open(settings.run)
-    if folder.result.exists() and folder.model.exists():
+    if ranks.from_first(lambda: folder.result.exists() and folder.model.exists()):
         result = folder.read_json(folder.result)
-        if not folder.report.exists():
+        if ranks.first and not folder.report.exists():
             write_report(folder)
         console.say(f"{folder.path} is finished; nothing to do. Its report: {folder.report}")
         console.emit(summary(result))
         return Run(folder.path, result)
     trained = from_toml(TrainSettings, folder.settings.read_text(encoding="utf-8"), str(folder.settings))
-    from gridsight.data.source import find
+    from gridsight.data.source import asked, find
 
-    source = find(trained.data, pattern=trained.pattern, group=trained.group, axes=trained.axes)
-    return execute(folder, trained, source, console)
+    source = ranks.first_then_all(lambda: find(trained.data, **asked(trained)))
+    return execute(folder, trained, source, console, ranks)

@@ -8,7 +8,7 @@ where none is given, and `most`, the largest that makes sense;
 `domains` ("grid": before the network; "signal": on raw samples, before the front end; "spectrum": on (N, C, mel, time)
 after it; a tag of the domain's name holds the arguments that it adds); `label_risk`: why it could change a label, ""
 where it cannot. A geometric operation also has `matrix(u, strength, spatial) -> (N, ndim, ndim + 1)` (`nn/warp.py`)
-and `exact`: true when it copies cells and never interpolates.
+and `exact`: true when it copies cells and never interpolates. `alphabet` is that of the only sequences that it fits.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Recipe = Sequence[tuple[str, float]]
 AUGMENTS = Registry("augmentation", "gridsight.data.augment")
 
 
-def check(operations: Recipe, ndim: int, sound: bool = False) -> None:
+def check(operations: Recipe, ndim: int, sound: bool = False, alphabet: str | None = None) -> None:
     """Refuse, as `UsageError`, a recipe with an unknown or repeated operation or with a strength out of range."""
     for name, strength in operations:
         tags = AUGMENTS.get(name).tags
@@ -39,6 +39,9 @@ def check(operations: Recipe, ndim: int, sound: bool = False) -> None:
         fits = ("signal", "spectrum") if sound else ("grid",)
         if not set(fits) & set(tags["domains"]):
             raise UsageError(f"augmentation {name} is not for {'sounds' if sound else 'data that are no sounds'}")
+        if tags.get("alphabet", alphabet) != alphabet:
+            wanted = {"dna": "DNA and RNA", "protein": "proteins"}[tags["alphabet"]]
+            raise UsageError(f"augmentation {name} is for sequences of {wanted} alone")
         if ndim not in tags["ndims"] and tags["domains"] != ("spectrum",):
             raise UsageError(f"augmentation {name} works for ndim {', '.join(map(str, tags['ndims']))}, not {ndim}")
     names = [name for name, _ in operations]

@@ -14,6 +14,7 @@ _HANDED = frozenset(
     clockwise counterclockwise anticlockwise cw ccw port starboard east west eastbound westbound
     links rechts gauche droite izquierda derecha sinistra destra esquerda direita""".split()  # noqa: SIM905
 )
+_STRANDED = frozenset({"sense", "antisense", "forward", "reverse", "strand", "watson", "crick"})
 _DIGITS = frozenset({"zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"})
 _CHARACTER = frozenset(
     {"digit", "number", "numeral", "letter", "character", "char", "glyph", "symbol", "upper", "lower"}
@@ -25,7 +26,7 @@ _MOST_AFFINE = 3.0  # strength 1 turns by up to 15 degrees
 def guard(operations: Sequence[tuple[str, float]], classes: Sequence[str], kind: str) -> list[str]:
     """One message for each operation that could change a label, with the class names that made it so.
 
-    `kind` is the DataSpec's: "image", "sound", "series" or "volume".
+    `kind` is the DataSpec's: "image", "sound", "series", "sequence", "volume" or "video".
     """
     return guarded(operations, classes, kind)[1]
 
@@ -42,7 +43,11 @@ def guarded(
             if why := _flip_risk(classes, kind):
                 keep = None
                 messages.append(f"flip is left out: {why}")
-        elif name == "affine" and strength > _MOST_AFFINE and kind in ("image", "volume"):
+        elif name == "reverse_complement" and strength > 0:
+            if stranded := [one for one in classes if _STRANDED & set(_tokens(one))]:
+                keep = None
+                messages.append(f"reverse_complement is left out: {_list(stranded)} name a strand")
+        elif name == "affine" and strength > _MOST_AFFINE and kind in ("image", "volume", "video"):
             pairs = ", ".join(f"{a} and {b}" for a, b in _swapped(classes, _TURNED))
             if pairs:
                 keep = _MOST_AFFINE
@@ -56,6 +61,8 @@ def guarded(
 
 def _flip_risk(classes: Sequence[str], kind: str) -> str:
     """Why a mirror could change a label, or ""."""
+    if kind == "sequence":
+        return "it would read letters backwards, which is another molecule"
     if kind in ("series", "sound"):
         return f"it would run time backwards, and {_list(classes)} may differ by its direction"
     characters = [name for name in classes if _is_character(name)]

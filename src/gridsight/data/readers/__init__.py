@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gridsight.core.errors import ReadError
 from gridsight.core.registry import Registry
-from gridsight.data.files import File
+from gridsight.data.files import File, is_tar, is_zip
 from gridsight.data.sample import Header, Sample
 
 READERS = Registry("reader", "gridsight.data.readers")
@@ -52,8 +52,30 @@ class Reader:
 
     def probe(self, file: File, axes: str | None = None) -> Header:
         """Shape and type of a file that is one item, without decoding where the format allows it."""
-        sample = self.read_single(file, axes)
-        return Header(sample.array.shape[0], sample.array.shape[1:], sample.array.dtype.name, sample.rate)
+        return Header.of(self.read_single(file, axes))
+
+    def headers(self, file: File, axes: str | None = None) -> Iterator[Header]:
+        """The headers of a file of many items; a format that knows them without decoding need not decode."""
+        yield from (Header.of(sample) for sample in self.read(file, axes) if isinstance(sample, Sample))
+
+    def in_series(self, file: File) -> bool:
+        """Whether the file is a part of an item that fills its folder (the slices of a volume).
+
+        Then `read_single` and `probe` are given the folder.
+        """
+        return False
+
+    def are_frames(self, folder: File) -> bool:
+        """Whether the files of a folder can be the frames of one clip; `read_single` is given the folder."""
+        return False
+
+    def columns(self, file: File) -> tuple[str, ...]:
+        """Columns besides label and split that the items of a file of many have: `group` where they say theirs."""
+        return ()
+
+    def beside(self, file: File) -> tuple[File, ...]:
+        """Files that are read with this one and are no items themselves: the values that belong to a header."""
+        return ()
 
     def write_example(self, folder: Path) -> list[tuple[Path, list[Sample]]]:
         """Write small examples into `folder`; each file with the samples that reading it must give back."""
@@ -73,3 +95,18 @@ def find_reader(file: File) -> tuple[str, Reader] | None:
         if reader.sniff(file, head):
             return entry.name, reader
     return None
+
+
+def is_archive(path: Path) -> bool:
+    """Whether `path` is an archive to look into; one that a reader knows as a whole (CIFAR's) is a file."""
+    if is_zip(path):
+        return True
+    try:
+        return is_tar(path) and find_reader(File(path)) is None
+    except ReadError:
+        return False
+
+
+def missing(file: object, package: str, extra: str) -> ReadError:
+    """The error where an optional package is needed that is not installed."""
+    return ReadError(file, f'needs the package {package}, which is not installed; pip install "gridsight[{extra}]"')

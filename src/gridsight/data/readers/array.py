@@ -2,8 +2,9 @@
 
 Format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
 `read`: many items along the first axis, N. Labels come from the same `.npz` (x/y, images/labels, data/target,
-x_train/y_train/x_val/..., train_images/train_labels/... as MedMNIST has them, (n,) or (n, 1)) or from the `.npy` beside
-it (x.npy + y.npy, X_train.npy + y_train.npy, name.npy + name_labels.npy). `read_single`: the whole array is one item.
+x_train/y_train/x_val/..., train_images/train_labels/... as MedMNIST has them) or from the `.npy` beside it (x.npy and
+y.npy, X_train.npy and y_train.npy, name.npy and name_labels.npy), and mean what `data/labels.py` says; an array of
+texts called classes, class_names or the like names the classes. `read_single`: the whole array is one item.
 Items become (C, *spatial) uint8, uint16, int16 or float32 (`data/rows.py`), their axes guessed by `data/axes.py` unless
 told. Items are read from the stream one block after the other, so arrays may be larger than memory; those in Fortran
 order are read whole.
@@ -24,6 +25,7 @@ from gridsight.core.errors import ReadError
 from gridsight.data import rows
 from gridsight.data.axes import channels_first, match_axes
 from gridsight.data.files import File
+from gridsight.data.labels import Labels, read_labels
 from gridsight.data.names import split_in
 from gridsight.data.readers import READERS, Reader
 from gridsight.data.rows import Layout
@@ -32,7 +34,7 @@ from gridsight.data.sample import Header, Sample
 MAGIC = b"\x93NUMPY"
 MAX_HEADER = 64 << 10
 MAX_MEMBERS = 10_000
-NAME_KEYS = ("class_names", "label_names", "target_names")
+NAME_KEYS = ("class_names", "label_names", "target_names", "classes")
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,8 @@ class Member:
 @READERS.register("array", suffixes=(".npy", ".npz"), ndims=(1, 2, 3), many=True)
 class ArrayReader(Reader):
     """`.npy` and `.npz`."""
+
+    version = 2
 
     def sniff(self, file: File, head: bytes) -> bool:
         if head.startswith(MAGIC):
@@ -196,7 +200,7 @@ def _items(
         layout = _layout(data, stream)
     rows.check_layout(data.name, layout)
     many, letters = rows.item_axes(data.name, layout, axes)
-    texts = _labels(labels, layout.shape[0], names) if labels and many else None
+    said = _labels(labels, layout.shape[0], names) if labels and many else None
 
     def blocks() -> Iterator[np.ndarray]:
         with data.open() as stream:
@@ -204,15 +208,15 @@ def _items(
             yield from rows.read_blocks(data.name, stream, layout)
 
     if many:
-        yield from rows.samples(data.name, blocks(), letters, rows.target_dtype(layout, blocks), texts, split)
+        yield from rows.samples(data.name, blocks(), letters, rows.target_dtype(layout, blocks), said, split)
     else:
         with data.open() as stream:
             _layout(data, stream)
             yield rows.single(data.name, rows.read_whole(data.name, stream, layout), letters)
 
 
-def _labels(member: Member, count: int, names: list[str] | None) -> list[str | None]:
-    return rows.label_texts(member.name, _whole(member), count, names)
+def _labels(member: Member, count: int, names: list[str] | None) -> Labels:
+    return read_labels(member.name, _whole(member), count, names)
 
 
 def _whole(member: Member) -> np.ndarray:
@@ -304,7 +308,7 @@ def _class_names(arrays: dict[str, Member]) -> list[str] | None:
     array = _whole(arrays[key])
     if array.ndim != 1 or array.dtype.kind not in "US":
         return None
-    return [name or str(i) for i, name in enumerate(rows.label_texts(arrays[key].name, array, len(array)))]
+    return [name or str(i) for i, name in enumerate(read_labels(arrays[key].name, array, len(array)).texts)]
 
 
 def _renamed(file: File, old: Iterable[str], new: Iterable[str]) -> Iterator[str]:

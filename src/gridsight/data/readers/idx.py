@@ -21,6 +21,7 @@ import numpy as np
 from gridsight.core.errors import ReadError
 from gridsight.data import rows
 from gridsight.data.files import File
+from gridsight.data.labels import read_labels
 from gridsight.data.names import split_in
 from gridsight.data.readers import READERS, Reader
 from gridsight.data.rows import Layout
@@ -61,7 +62,7 @@ class IdxReader(Reader):
                 found = _layout(beside, stream)
                 array = rows.read_whole(beside, stream, found, rows.MAX_LABELS)
                 _check_end(beside, stream)
-            labels = rows.label_texts(beside, array, layout.shape[0])
+            labels = read_labels(beside, array, layout.shape[0])
 
         def blocks() -> Iterator[np.ndarray]:
             with _open(file) as stream:

@@ -1,10 +1,13 @@
-"""Pictures: png, jpg, bmp, gif, webp, single-page tiff, ppm/pgm/pbm. One file is one item (C, H, W), C 1 or 3.
+"""Pictures: png, jpg, bmp, gif, webp, tiff, ppm/pgm/pbm. One file is one item (C, H, W), C 1 or 3, of TIFF any number.
 
 Plain JPEG (gray, YCbCr, RGB) is decoded by simplejpeg, which gives Pillow's pixels 1.45 times as fast; everything else,
 CMYK JPEG included, by Pillow. Result: uint8; 16-bit gray stays uint16, float TIFF float32. A palette becomes colour, or
 gray when all its entries are; what is transparent is laid on white; 16-bit colour is read as 8-bit (Pillow knows no
-other); of an animation the first frame; colour profiles (ICC) are not applied. The EXIF orientation is applied: the
-picture comes as a viewer shows it. Nothing truncated is read. The array may be a view that is not contiguous.
+other); colour profiles (ICC) are not applied. The EXIF orientation is applied: the picture comes as a viewer shows it.
+Nothing truncated is read. The array may be a view that is not contiguous.
+
+TIFF with more bands, other types or several pages (a volume) is read by `data/tiff.py`. Of an animation it is the first
+frame, unless `clips`: then a file is a clip (C, T, H, W), and so is a folder of frames whatever `clips` is.
 """
 
 import io
@@ -30,9 +33,11 @@ from PIL import (
 )
 
 from gridsight.core.errors import ReadError
+from gridsight.data.clips import read_animation, read_frames
 from gridsight.data.files import File
 from gridsight.data.readers import READERS, Reader
 from gridsight.data.sample import Header, Sample
+from gridsight.data.tiff import is_ordinary, read_tiff, turned
 
 MAX_PIXELS = 300_000_000  # more is a decompression bomb: 900 MB in colour
 MAX_BYTES = 1 << 30
@@ -65,12 +70,17 @@ def _format(head: bytes) -> str | None:
 
 
 JPEGS = (".jpg", ".jpeg", ".jpe", ".jfif")
-SUFFIXES = (*JPEGS, ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm")
+SUFFIXES = (*JPEGS, ".png", ".apng", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm")
 
 
-@READERS.register("image", suffixes=SUFFIXES, ndims=(2,), many=False)
+@READERS.register("image", suffixes=SUFFIXES, ndims=(2, 3), many=False)
 class ImageReader(Reader):
-    """One picture a file."""
+    """One picture a file, or one clip: an animated picture (`clips`), a folder of frames."""
+
+    version = 2
+
+    def __init__(self, clips: bool = False) -> None:
+        self.clips = clips
 
     def sniff(self, file: File, head: bytes) -> bool:
         return _format(head) is not None
@@ -79,14 +89,39 @@ class ImageReader(Reader):
         yield self.read_single(file, axes)
 
     def read_single(self, file: File, axes: str | None = None) -> Sample:
-        data = file.read(MAX_BYTES)
-        kind = _format(data[:32])
-        if kind is None:
-            raise ReadError(file, "is not a picture: its content is none of png, jpg, bmp, gif, webp, tiff, ppm")
-        array = _read_jpeg(file, data) if kind == "JPEG" else _read_other(file, io.BytesIO(data), kind)
-        return Sample(array, str(file))
+        if file.is_folder and (frames := [frame for frame in file.inside() if _is_frame(frame)]):
+            return Sample(read_frames(file, frames, lambda frame: _read(frame, axes)), str(file))
+        return Sample(_read(file, axes, self.clips), str(file))
+
+    def read_as(self, file: File, ndim: int, channels: int, axes: str | None = None) -> Iterator[Sample | ReadError]:
+        clips = ndim == 3 and self.animated(file)
+        sample = Sample(_read(file, axes, clips), str(file))
+        if ndim == 3 and sample.array.ndim == 3:
+            raise ReadError(file, "is a still picture, and the model takes clips or volumes; give the folder of frames")
+        yield sample
+
+    def are_frames(self, folder: File) -> bool:
+        frames = [file for file in folder.inside() if _is_frame(file)]
+        return bool(frames) and not any(self.animated(file) or _pages(file) > 1 for file in frames)
+
+    def animated(self, file: File) -> bool:
+        """Whether a picture has several frames, by its first bytes (GIF: by its second frame)."""
+        head = file.head(PROBED)
+        kind = _format(head[:32])
+        if kind == "PNG":  # https://www.w3.org/TR/png-3/#11acTL comes before the pixels
+            return 0 <= head.find(b"acTL") < head.find(b"IDAT") % len(head)
+        if kind == "WEBP":
+            return head[12:16] == b"VP8X" and bool(head[20] & 2)
+        if kind != "GIF":
+            return False
+        with file.open() as stream:
+            return bool(getattr(_open(file, stream, kind), "is_animated", False))
 
     def probe(self, file: File, axes: str | None = None) -> Header:
+        if file.is_folder and (frames := [self.probe(frame, axes) for frame in file.inside() if _is_frame(frame)]):
+            return Header(max(one.channels for one in frames), (len(frames), *frames[0].spatial), frames[0].dtype)
+        if self.clips or file.is_folder:
+            return super().probe(file, axes)
         head = file.read(MAX_BYTES) if file.size() <= PROBED else file.head(PROBED)
         kind = _format(head[:32])
         if kind == "JPEG":
@@ -135,6 +170,43 @@ class ImageReader(Reader):
         ]
 
 
+def _is_frame(file: File) -> bool:
+    return file.name.lower().endswith(SUFFIXES) or ("." not in file.name and _format(file.head(32)) is not None)
+
+
+def _pages(file: File) -> int:
+    """The pages of a TIFF; 1 of anything else."""
+    if not file.name.lower().endswith((".tif", ".tiff")):
+        return 1
+    try:
+        with file.open() as stream:
+            picture = _PLUGINS["TIFF"](stream)
+            return int(getattr(picture, "n_frames", 1))
+    except Exception:  # a hostile file makes Pillow raise nearly anything; reading says what is wrong
+        return 1
+
+
+def _read(file: File, axes: str | None = None, clips: bool = False) -> np.ndarray:
+    data = file.read(MAX_BYTES)
+    kind = _format(data[:32])
+    if kind is None:
+        raise ReadError(file, "is not a picture: its content is none of png, jpg, bmp, gif, webp, tiff, ppm")
+    if kind == "JPEG":
+        return _read_jpeg(file, data)
+    if kind == "TIFF":
+        return _read_tiff(file, data, axes)
+    return _read_other(file, io.BytesIO(data), kind, clips=clips)
+
+
+def _read_tiff(file: File, data: bytes, axes: str | None) -> np.ndarray:
+    """By Pillow where that loses nothing."""
+    try:
+        ordinary = is_ordinary(TiffImagePlugin.TiffImageFile(io.BytesIO(data)))
+    except Exception:  # a mode that Pillow does not know, or a broken header: told apart below
+        ordinary = False
+    return _read_other(file, io.BytesIO(data), "TIFF") if ordinary else read_tiff(file, data, axes)
+
+
 # ---- JPEG
 
 
@@ -144,7 +216,7 @@ def _read_jpeg(file: File, data: bytes) -> np.ndarray:
     if plain:
         try:
             array = simplejpeg.decode_jpeg(data, "GRAY" if channels == 1 else "RGB")
-            return _turn(array.transpose(2, 0, 1), orientation)
+            return turned(array.transpose(2, 0, 1), orientation)
         except ValueError as error:
             if "remature end" in str(error):
                 raise ReadError(file, "is cut short: its JPEG data end early") from None
@@ -241,12 +313,13 @@ def _broken(kind: str, error: Exception) -> str:
     return f"is a broken {name} picture ({str(error).strip() or type(error).__name__})"
 
 
-def _read_other(file: File, stream: io.BytesIO, kind: str, orientation: int | None = None) -> np.ndarray:
+def _read_other(
+    file: File, stream: io.BytesIO, kind: str, orientation: int | None = None, clips: bool = False
+) -> np.ndarray:
     picture = _open(file, stream, kind)
     try:
-        if kind == "TIFF" and getattr(picture, "n_frames", 1) > 1:
-            frames = picture.n_frames  # type: ignore[attr-defined]
-            raise ReadError(file, f"holds {frames:,} pages; only a TIFF of one page is read, so save each on its own")
+        if clips:
+            return read_animation(file, picture, _array)
         picture.load()
         # after loading: TIFF has then turned itself, and says so by having no orientation left
         orientation = _orientation(picture) if orientation is None else orientation
@@ -259,7 +332,7 @@ def _read_other(file: File, stream: io.BytesIO, kind: str, orientation: int | No
         raise ReadError(file, f"has the colour mode {picture.mode}, which is not read; save it as RGB or gray")
     if array.dtype.kind == "f" and (bad := array.size - np.count_nonzero(np.isfinite(array))):
         raise ReadError(file, f"{bad:,} of {array.size:,} values {'is' if bad == 1 else 'are'} NaN or infinite")
-    return _turn(array, orientation)
+    return turned(array, orientation)
 
 
 def _orientation(picture: Image.Image) -> int:
@@ -308,16 +381,3 @@ def _on_white(picture: Image.Image) -> np.ndarray:
         return colour
     mixed = colour * alpha.astype(np.uint16) + 255 * (255 - alpha.astype(np.uint16))
     return ((mixed + 127) // 255).astype(np.uint8)
-
-
-def _turn(array: np.ndarray, orientation: int) -> np.ndarray:
-    """Undo an EXIF orientation: 2 mirrored, 3 upside down, 4 both, 5 to 8 the same with rows and columns swapped."""
-    if orientation == 1:
-        return array
-    if orientation >= 5:
-        array = array.transpose(0, 2, 1)
-    if orientation in (2, 3, 6, 7):
-        array = array[:, :, ::-1]
-    if orientation in (3, 4, 7, 8):
-        array = array[:, ::-1]
-    return np.ascontiguousarray(array)

@@ -1,9 +1,10 @@
-"""UCR/UEA time series, `.ts`: one series a line, dimensions parted by ":", its class last. Items (C, T) float32.
+"""UCR/UEA time series, `.ts`: a series a line, dimensions parted by ":", class or number last. Items (C, T) float32.
 
 Format: https://www.sktime.net/en/stable/api_reference/file_specifications/ts.html (header lines `@name value`, then
-`@data`). Read: equal and unequal lengths, one and many dimensions. A missing value ("?" or NaN), a class that the
-header does not list, dimensions of unequal length: that item alone is an error, with its line. Refused as a whole: time
-stamps, and targets that are numbers instead of classes. The split comes from the file's name (`GunPoint_TRAIN.ts`).
+`@data`). Read: equal and unequal lengths, one and many dimensions; a class of those listed (@classLabel), or a number
+(@targetLabel), given as a column called "value", so that whole ones are no classes either. A missing value ("?" or
+NaN), a class that the header does not list, dimensions of unequal length: that item alone is an error, with its line.
+Refused as a whole: time stamps. The split comes from the file's name (`GunPoint_TRAIN.ts`).
 """
 
 import io
@@ -15,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from gridsight.core.errors import ReadError
-from gridsight.data import rows
+from gridsight.data import rows, target
 from gridsight.data.files import File
 from gridsight.data.names import split_in
 from gridsight.data.readers import READERS, Reader
@@ -69,7 +70,7 @@ class TsReader(Reader):
                 name = f"{file}[{index}]"
                 try:
                     values, label = _item(line, header)
-                    yield Sample(values, name, label, split)
+                    yield Sample(values, name, label, split, column="value" if header.numbers else None)
                 except ValueError as error:
                     yield ReadError(name, f"line {number}: {error}")
         if index < 0:
@@ -81,6 +82,10 @@ class TsReader(Reader):
             "# a comment\n@problemName Example\n@timeStamps false\n@missing false\n@univariate true\n"
             "@equalLength true\n@seriesLength 3\n@classLabel true left right\n@data\n"
             "1.5,-2,3e-1:left\n0,0.25,7:right\n"
+        )
+        numbers = folder / "Pulse_TRAIN.ts"
+        numbers.write_text(
+            "@problemName Pulse\n@univariate true\n@equalLength false\n@targetLabel true\n@data\n1,2,3:61.5\n4,5:70\n"
         )
         many.write_text(
             "@problemName Vowels\n@timeStamps false\n@univariate false\n@dimensions 2\n@equalLength false\n"
@@ -99,6 +104,13 @@ class TsReader(Reader):
                 [
                     Sample(np.array([[1, 2, 3], [4, 5, 6]], np.float32), f"{many}[0]", "1", "test"),
                     Sample(np.array([[7, 8], [9, 10]], np.float32), f"{many}[1]", "2", "test"),
+                ],
+            ),
+            (
+                numbers,
+                [
+                    Sample(np.array([[1, 2, 3]], np.float32), f"{numbers}[0]", "61.5", "train", column="value"),
+                    Sample(np.array([[4, 5]], np.float32), f"{numbers}[1]", "70", "train", column="value"),
                 ],
             ),
         ]
@@ -132,12 +144,16 @@ def _first_tag(file: File) -> str:
 
 
 class _Header:
-    """What the header declares; None where it says nothing. `classes` is None when items have no class."""
+    """What the header declares; None where it says nothing. `classes` is None when items have no class.
+
+    `numbers`: they have a number instead.
+    """
 
     def __init__(self) -> None:
         self.dimensions: int | None = None
         self.length: int | None = None
         self.classes: frozenset[str] | None = None
+        self.numbers = False
 
 
 def _header(file: File, lines: Iterator[tuple[int, str]]) -> _Header:
@@ -166,19 +182,20 @@ def _header(file: File, lines: Iterator[tuple[int, str]]) -> _Header:
 
     if says("timestamps"):
         raise ReadError(file, "has time stamps (@timeStamps true), which are not read; save the values alone")
-    if says("targetlabel"):
-        raise ReadError(file, "has numbers as targets (@targetLabel true); a class an item is wanted (@classLabel)")
+    header.numbers = says("targetlabel")
     header.dimensions = 1 if says("univariate") else number_of("dimensions") or number_of("dimension")
     header.length = number_of("serieslength") if says("equallength") else None
     if says("classlabel"):
         header.classes = frozenset(values["classlabel"][1:])
         if not header.classes:
             raise ReadError(file, "lists no classes after @classLabel true")
+        if header.numbers:
+            raise ReadError(file, "says both @classLabel true and @targetLabel true; its items have one of them")
     return header
 
 
 def _item(line: str, header: _Header) -> tuple[np.ndarray, str | None]:
-    """(C, T) and the class of one line; `ValueError` says what is wrong with it."""
+    """(C, T) and the class or number of one line; `ValueError` says what is wrong with it."""
     parts = line.split(":")
     label = None
     if header.classes is not None:
@@ -186,6 +203,11 @@ def _item(line: str, header: _Header) -> tuple[np.ndarray, str | None]:
         if not parts or label not in header.classes:
             shown = label if len(label) <= 30 else label[:30] + "..."
             raise ValueError(f"its class {shown!r} is not in @classLabel (was the line cut short?)")
+    if header.numbers:
+        label = parts.pop().strip()
+        if not parts or target.number(label) is None:
+            shown = label if len(label) <= 30 else label[:30] + "..."
+            raise ValueError(f"its target {shown!r} is no number (was the line cut short?)")
     if header.dimensions is not None and len(parts) != header.dimensions:
         raise ValueError(f"it has {len(parts)} dimensions where the header says {header.dimensions}")
     series = [_numbers(part) for part in parts]

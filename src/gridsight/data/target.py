@@ -1,0 +1,142 @@
+"""What labels mean: one class, several classes, an ordered grade or a number; told by the texts and their column.
+
+Labels are texts until here, whatever file they come from. A set of classes is written "a;b" and the empty set ";"; a
+number as people write it. A column's name may carry a unit in brackets: "age [years]", "weight (kg)". Rules, in order:
+a ";" in any label, or a column called labels or tags: several classes. Texts that are not all numbers: one class.
+Numbers in a column called label, class, ...: one class when they are whole. Whole numbers in a column called grade,
+stage, ...: an ordered grade. Other numbers in a named column: a number. Without a column (folders, names): one class.
+"""
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gridsight.core.errors import DataError, UsageError, nearest
+from gridsight.data.names import natural_order
+from gridsight.data.spec import TaskName
+
+TASK_NAMES: tuple[TaskName, ...] = ("classify", "multilabel", "regress", "grade")
+CLASS_WORDS = frozenset({"label", "class", "category", "species", "target", "y", "kind", "type"})
+SET_WORDS = frozenset({"labels", "tags", "classes", "categories", "findings"})
+GRADE_WORDS = frozenset({"grade", "stage", "severity", "rating", "level", "degree", "score", "rank"})
+_UNIT = re.compile(r"^(.*?)\s*[\[(]([^\[\]()]+)[\])]\s*$")
+EMPTY = ";"
+"""The text of a set without classes."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What the labels of a data set are: `classes` in order (none for a number), the column's `name` and `unit`."""
+
+    task: TaskName
+    classes: tuple[str, ...] = ()
+    name: str = ""
+    unit: str = ""
+
+
+def parts(label: str) -> list[str]:
+    """The classes of a set.
+
+    >>> parts("cat; dog"), parts(";")
+    (['cat', 'dog'], [])
+    """
+    return [name for piece in label.split(";") if (name := piece.strip())]
+
+
+def number(label: str) -> float | None:
+    """A finite number, or None.
+
+    >>> number("1.5"), number("cat"), number("nan"), number("12_30")
+    (1.5, None, None, None)
+    """
+    if "_" in label:  # Python's own way of writing 1,000; elsewhere it parts a name
+        return None
+    try:
+        value = float(label)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def decide(labels: Sequence[str], column: str = "", task: str = "auto") -> Target:
+    """What `labels` are; `task` other than "auto" overrides the rules. Labels that it cannot mean are a `DataError`."""
+    if task != "auto" and task not in TASK_NAMES:
+        raise UsageError(f"there is no task {task!r}; {nearest(task, ('auto', *TASK_NAMES))}")
+    found = _UNIT.match(column)
+    name, unit = (found[1], found[2]) if found else (column, "")
+    distinct = set(labels)
+    chosen = _rule(distinct, name.lower()) if task == "auto" else task
+    if chosen == "multilabel":
+        classes = natural_order({part for label in distinct for part in parts(label)})
+        if not classes:
+            raise DataError("no item has any label; a network needs at least one class to find")
+        return Target("multilabel", tuple(classes), name)
+    if chosen in ("regress", "grade"):
+        wrong = sorted(label for label in distinct if number(label) is None)
+        if wrong:
+            what = "a number" if chosen == "regress" else "a grade (a whole number)"
+            raise DataError(f"{wrong[0]!r} is not {what}; {len(wrong):,} labels are not; --task classify takes names")
+    if chosen == "regress":
+        if len({number(label) for label in distinct}) < 2:
+            raise DataError("all items have the same number, so there is nothing to learn")
+        return Target("regress", (), name, unit)
+    if chosen == "grade":
+        odd = sorted(label for label in distinct if not float(label).is_integer())
+        if odd:
+            raise DataError(f"{odd[0]!r} is no whole number, so no grade; --task regress takes any number")
+        grades = sorted({int(float(label)) for label in distinct})
+        if len(grades) < 2:
+            raise DataError(f"there is one grade only ({grades[0]}); at least two are needed")
+        return Target("grade", tuple(map(str, grades)), name)
+    return Target("classify", tuple(natural_order(distinct)), name)
+
+
+def is_set(labels: Iterable[str], column: str) -> bool:
+    """Whether the labels of a named column are sets of classes."""
+    return bool(column) and (bool(_words(column) & SET_WORDS) or any(";" in label for label in labels))
+
+
+def _words(name: str) -> set[str]:
+    return set(re.split(r"[^a-z]+", name.lower()))
+
+
+def _rule(distinct: set[str], name: str) -> TaskName:
+    words = _words(name)
+    if is_set(distinct, name):
+        return "multilabel"
+    numbers = [number(label) for label in distinct]
+    if not name or not all(value is not None for value in numbers):
+        return "classify"
+    whole = all(value is not None and value.is_integer() for value in numbers)
+    if whole and words & CLASS_WORDS:
+        return "classify"
+    return "grade" if whole and words & GRADE_WORDS else "regress"
+
+
+def encode(target: Target, labels: Sequence[str]) -> np.ndarray:
+    """The targets that networks learn: class or grade numbers (n,) int64, sets (n, K) float32, numbers (n,) float64."""
+    if target.task == "regress":
+        return np.array([float(label) for label in labels], np.float64)
+    index = {name: i for i, name in enumerate(target.classes)}
+    if target.task == "multilabel":
+        y = np.zeros((len(labels), len(index)), np.float32)
+        for row, label in zip(y, labels, strict=True):
+            row[[index[part] for part in parts(label)]] = 1
+        return y
+    if target.task == "grade":
+        return np.array([index[str(int(float(label)))] for label in labels], np.int64)
+    return np.array([index[label] for label in labels], np.int64)
+
+
+def strata(target: Target, y: np.ndarray, bins: int = 10) -> list[str]:
+    """What splits are stratified by: the class or grade; of several classes the rarest; of a number its quantile."""
+    if target.task == "regress":
+        edges = np.unique(np.quantile(y, np.linspace(0, 1, min(bins, max(2, len(y) // 10)) + 1)[1:-1]))
+        return [f"part {i}" for i in np.searchsorted(edges, y, side="right")]
+    if target.task == "multilabel":
+        rare = np.where(y > 0, y.sum(0), np.inf)
+        return ["none" if not row.any() else target.classes[int(rare[i].argmin())] for i, row in enumerate(y)]
+    return [target.classes[k] for k in y]

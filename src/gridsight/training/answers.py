@@ -1,0 +1,43 @@
+"""What a network says of the items of a loader, each asked about once."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from gridsight.core.ranks import Ranks
+from gridsight.data.loader import Batch, Loader
+from gridsight.nn.frontend import FrontEnd
+from gridsight.training.memory import is_out_of_memory
+
+
+@torch.no_grad()
+def predict_logits(
+    net: nn.Module, front: FrontEnd, data: Loader, device: torch.device, ranks: Ranks | None = None
+) -> tuple[Tensor, Tensor]:
+    """Outputs (n, K) float32 and targets (n, ...) of every item in order, on the CPU; the network is left as it was.
+
+    Each of several processes asks about its share; all have all answers.
+    """
+    ranks = ranks or Ranks()
+    data = replace(data, rank=ranks.rank, world=ranks.world)
+    training = net.training
+    net.eval()
+    try:
+        while True:
+            try:
+                found = [_answer(net, front, batch.to(device)) for batch in data.in_order()]
+                break
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error) or data.size == 1:
+                    raise
+            data = replace(data, size=data.size // 2)  # the answers do not depend on it
+    finally:
+        net.train(training)
+    found = [pair for share in ranks.gather(found) for pair in share]
+    return torch.cat([outputs for outputs, _ in found]), torch.cat([y for _, y in found])
+
+
+def _answer(net: nn.Module, front: FrontEnd, batch: Batch) -> tuple[Tensor, Tensor]:
+    x = front(batch.x)
+    return (net(x) if batch.sizes is None else net(x, batch.mask)).float().cpu(), batch.y.cpu()

@@ -1,0 +1,121 @@
+"""--minutes: a plan is a pure function of measured seconds, and a run that proves slower ends in time all the same."""
+
+import json
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gridsight.training.budget import FEWEST, LADDER, MOST, PASSES, SPARE, fit_time, recipe_from, widened
+from gridsight.training.loop import Events, Trainer
+from gridsight.training.recipe import Recipe, recipe
+from gridsight.training.schedule import bent
+
+BASE = Recipe(2, {"widths": (16, 32)}, epochs=10, batch=8, lr=0.1, weight_decay=0.0)
+
+
+def machine(second_a_pass: float, asked: list[float] | None = None) -> Callable[[Recipe], float]:
+    """A machine on which a pass of the base takes so long, and others as the square of their width."""
+
+    def epoch(of: Recipe) -> float:
+        if asked is not None:
+            asked.append(of.arguments["widths"][0] / 16)
+        return second_a_pass * (of.arguments["widths"][1] / 32) ** 2
+
+    return epoch
+
+
+@given(seconds=st.floats(0.1, 1e5), speed=st.floats(0.01, 100))
+def test_the_plan_fits_and_no_wider_one_would_make_the_passes(seconds: float, speed: float) -> None:
+    found = fit_time(BASE, seconds, machine(speed))
+    each = machine(speed)(found.recipe)
+    assert found.seconds == pytest.approx(found.recipe.epochs * each)
+    assert 1 <= found.recipe.epochs <= MOST * BASE.epochs
+    assert found.seconds <= SPARE * seconds or found.recipe.epochs == 1
+    # as many passes as fit
+    assert found.recipe.epochs == int(MOST * BASE.epochs) or found.seconds + each > SPARE * seconds
+    wider = [factor for factor in LADDER if factor > max(found.factor, 1.0)]
+    if wider and found.factor >= 1:
+        passes = int(SPARE * seconds / machine(speed)(widened(BASE, wider[0])))
+        assert passes < PASSES * BASE.epochs
+    if found.factor < 1 and found.factor > LADDER[0]:
+        assert found.recipe.epochs >= FEWEST * BASE.epochs
+
+
+def test_more_time_gives_passes_then_width_and_the_machine_is_asked_little() -> None:
+    asked: list[float] = []
+    assert fit_time(BASE, 20 / SPARE + 0.1, machine(1.0, asked)).factor == 1.0
+    assert asked == [1.0, 1.5]
+    long = fit_time(BASE, 1e6, machine(1.0))
+    assert long.factor == LADDER[-1] and long.recipe.epochs == 40
+    short = fit_time(BASE, 3.0, machine(1.0))
+    assert short.factor == 0.5
+    assert short.recipe.epochs == int(3.0 * SPARE / 0.25)
+
+
+def test_a_network_without_widths_gets_passes_alone() -> None:
+    fixed = Recipe(2, {}, epochs=10, batch=8, lr=0.1, weight_decay=0.0, model="resnet18")
+    assert fit_time(fixed, 1e6, lambda of: 1.0).recipe.epochs == 40
+    assert fit_time(fixed, 2.5, lambda of: 1.0).recipe.epochs == 2
+
+
+@pytest.mark.parametrize("shape", [(1, 1, (60,)), (2, 3, (32, 32)), (3, 1, (20, 20, 20)), (1, 1, (8000,))])
+def test_a_recipe_comes_back_from_json(shape: tuple) -> None:
+    from dataclasses import asdict
+
+    ndim, channels, spatial = shape
+    made = recipe(ndim, channels, spatial, 4, 900, 8000.0 if spatial == (8000,) else None)
+    assert recipe_from(json.loads(json.dumps(asdict(made)))) == made
+
+
+def test_a_run_cut_short_ends_at_rate_zero_and_goes_on_from_where_it_was() -> None:
+    rates = [bent(0.6, step, 30, 50) for step in range(30, 51)]
+    assert rates[0] == 0.6 and rates[-1] == 0.0
+    assert rates == pytest.approx([0.6 * (1 - i / 20) for i in range(21)])
+
+
+def test_a_slow_machine_ends_in_time_and_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    from test_training import RECIPE, same, trainer
+
+    clock = iter(range(0, 10**6, 1))
+    monkeypatch.setattr("gridsight.training.loop.time.monotonic", lambda: float(next(clock)))
+    rows: list = []
+    path = tmp_path / "resume.safetensors"
+
+    def make() -> Trainer:
+        from dataclasses import replace
+
+        return trainer(path, replace(RECIPE, epochs=12), seconds=60.0, events=Events(rows.append), save_every=1e9)
+
+    run = make()
+    state = run.fit()
+    found = [row for row in rows if row["event"] == "overrun"]
+    assert found and "instead of 12" in found[0]["text"]
+    assert run.at.epoch == run.at.epochs < 12
+    last = [row for row in rows if row["event"] == "epoch"][-1]
+    assert last["lr"] < 0.1 * RECIPE.lr
+    # what was decided is in the snapshot: a process that goes on from there decides nothing anew
+    again = make()
+    again.seconds = None
+    assert same(again.fit(), state)
+    assert again.at.epochs == run.at.epochs
+    assert torch.is_tensor(next(iter(state.values())))
+
+
+def test_a_run_cut_while_its_rate_still_rises_takes_its_whole_course_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dataclasses import replace
+
+    from test_training import RECIPE, trainer
+
+    clock = iter(range(10**6))
+    monkeypatch.setattr("gridsight.training.loop.time.monotonic", lambda: float(next(clock)))
+    rows: list = []
+    run = trainer(None, replace(RECIPE, epochs=100, warmup=0.3), seconds=150.0, events=Events(rows.append))
+    run.fit()
+    cut = next(row for row in rows if row["event"] == "overrun")
+    assert cut["epoch"] < 30  # in the warm-up
+    rates = [row["lr"] for row in rows if row["event"] == "epoch"]
+    assert max(rates) > 0.7 * RECIPE.lr
+    assert rates[-1] < 0.3 * RECIPE.lr
