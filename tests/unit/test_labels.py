@@ -90,14 +90,14 @@ def test_controls():
 
 @pytest.fixture
 def swapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Stripes one way or the other, 45 pictures a class; three lie in the wrong folder."""
+    """Stripes one way or the other, 120 pictures a class; three lie in the wrong folder."""
     from gridsight.verbs import _labels
 
     monkeypatch.setenv("GRIDSIGHT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(_labels, "SHORT", 30)
-    monkeypatch.setattr(_labels, "FOLDS", 3)
+    monkeypatch.setattr(_labels, "SHORT", 8)  # far fewer epochs leave networks that are wrong about every fifth
+    monkeypatch.setattr(_labels, "FOLDS", 2)
     rng = np.random.default_rng(0)
-    for i in range(90):
+    for i in range(240):
         stripes = np.sin(np.arange(12)[:, None] * rng.uniform(1.2, 1.8) + rng.uniform(0, 6)) * np.ones((12, 12))
         picture = np.clip(128 + 70 * (stripes if i % 2 else stripes.T) + rng.normal(0, 20, (12, 12)), 0, 255)
         label = ("across", "down")[1 - i % 2 if i in (10, 11, 50) else i % 2]
@@ -111,14 +111,14 @@ def test_swapped_pictures_are_named_with_the_other_class(swapped, tmp_path, caps
     result = check(CheckSettings(str(swapped), labels=True, out=str(tmp_path / "out")), Console())
     named = [finding for finding in result.findings if finding["problem"] == "label"]
     assert {Path(finding["paths"][0]).name for finding in named} >= {"010.png", "011.png", "050.png"}
-    assert len(named) <= 6 and result.exit_code == 0
+    assert len(named) <= 12 and result.exit_code == 0
     worst = next(finding for finding in named if finding["paths"][0].endswith("011.png"))
     assert (worst["given"], worst["suggested"]) == ("across", "down")
     assert worst["probability"] > 0.5 > worst["probability_given"]
     text = capsys.readouterr().out
-    assert "labels: 3 networks (gridnet) are trained for" in text and "are suspicious, no more than that" in text
+    assert "labels: 2 networks (gridnet) are trained for" in text and "are suspicious, no more than that" in text
     figures = result.labels
-    assert figures["items"] == 90 and figures["networks"] == 3 and figures["suspicious"] == len(named)
+    assert figures["items"] == 240 and figures["networks"] == 2 and figures["suspicious"] == len(named)
     assert figures["agreement"] > 0.9 and not figures["capped"] and -1 < figures["threshold"] < 0
     written = json.loads((tmp_path / "out" / "check.json").read_text())
     assert written["labels"] == pytest.approx(figures) and written["problems"]["label"] == len(named)
