@@ -32,9 +32,9 @@ TAGS: dict[str, Any] = {
     "ndims": (1, 2, 3),
     "masked": True,
 }
-LARGE = TAGS | {"paper": "arXiv:1512.03385", "spatial": (224, 224)}
+LARGE = TAGS | {"paper": "arXiv:1512.03385", "spatial": (224, 224), "publisher": "torchvision"}
 SMALL = TAGS | {"paper": "arXiv:1512.03385", "spatial": (32, 32)}
-PRE: dict[str, Any] = {"paper": "arXiv:1603.05027", "parameters_published": None}
+PRE: dict[str, Any] = {"paper": "arXiv:1603.05027", "parameters_published": None, "publisher": None}
 CIFAR: dict[str, Any] = {
     "width": 16,
     "stem_kernel": 3,

@@ -18,14 +18,47 @@ Step = tuple[OneOrEach, OneOrEach, OneOrEach]
 
 
 def same_conv(
-    nd: Nd, c_in: int, c_out: int, kernel: OneOrEach = 3, stride: OneOrEach = 1, dilation: OneOrEach = 1
+    nd: Nd,
+    c_in: int,
+    c_out: int,
+    kernel: OneOrEach = 3,
+    stride: OneOrEach = 1,
+    dilation: OneOrEach = 1,
+    groups: int = 1,
+    bias: bool = False,
 ) -> nn.Module:
-    """Convolution without bias whose output has ceil(input / stride) cells an axis; kernels must be odd."""
+    """Convolution whose output has ceil(input / stride) cells an axis; kernels must be odd."""
     kernel, dilation = nd.each(kernel), nd.each(dilation)
     if not all(k % 2 for k in kernel):
         raise UsageError(f"a kernel must be odd on every axis so that it has a centre, not {kernel}")
     padding = tuple(d * (k // 2) for k, d in zip(kernel, dilation, strict=True))
-    return nd.Conv(c_in, c_out, kernel, nd.each(stride), padding, dilation, bias=False)
+    return nd.Conv(c_in, c_out, kernel, nd.each(stride), padding, dilation, groups, bias)
+
+
+def conv_norm_act(
+    nd: Nd,
+    c_in: int,
+    c_out: int,
+    kernel: OneOrEach = 3,
+    stride: OneOrEach = 1,
+    activation: type[nn.Module] | None = nn.ReLU,
+    groups: int = 1,
+    eps: float = 1e-5,
+    momentum: float = 0.1,
+) -> nn.Sequential:
+    """Convolution, batch norm, activation (None: none) under keys 0, 1, 2; `momentum` is the new value's."""
+    layers = [same_conv(nd, c_in, c_out, kernel, stride, groups=groups), nd.BatchNorm(c_out, eps, momentum)]
+    return nn.Sequential(*layers, *([activation()] if activation else []))
+
+
+def round_channels(channels: float, divisor: int = 8) -> int:
+    """The nearest multiple of `divisor`, but never below 90 % of `channels` (the rule of the MobileNet code).
+
+    >>> [round_channels(c) for c in (3, 36, 44.8, 11)]
+    [8, 40, 48, 16]
+    """
+    rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * channels else rounded
 
 
 NORMS = ("batch", "group", "layer", "instance")

@@ -7,10 +7,11 @@ et al., JMLR 15, 2014; what is kept is divided by the share that is kept). It is
 serves four cells.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
+import numpy as np
 from torch import Tensor, nn
 
 from gridsight.core import seed as hashing
@@ -29,6 +30,27 @@ class Dropout(nn.Dropout):
         dropped = min(_RANGE - 1, round(self.p * _RANGE))
         keep = self.draw(input[0].numel()) >= dropped - _RANGE // 2
         return input * keep.view(input.shape).to(input.dtype).mul_(_RANGE / (_RANGE - dropped))
+
+
+class DropPath(Dropout):
+    """Any (N, ...) to the same shape; in training an item's whole branch is zero with probability `p`, as the rest is
+    divided by the share that is kept (stochastic depth: Huang et al., arXiv:1603.09382)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not self.training or self.p == 0:
+            return input
+        ones = input.new_ones(len(input), *[1] * (input.dim() - 1))
+        return input * super().forward(ones)
+
+
+def path_rates(most: float, depths: Sequence[int]) -> list[list[float]]:
+    """A rate of `DropPath` for each block of each stage: from 0 at the first block to `most` at the last, linearly.
+
+    >>> path_rates(0.3, (1, 3))
+    [[0.0], [0.1, 0.2, 0.3]]
+    """
+    rates = iter(np.linspace(0, most, sum(depths)).round(12).tolist())
+    return [[next(rates) for _ in range(depth)] for depth in depths]
 
 
 @contextmanager
