@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from gridsight.core.registry import Entry
-from gridsight.models import MODELS, create
+from gridsight.models import MODELS, create, published_input
 from gridsight.nn.weights import matched
 
 RECORD = Path(__file__).with_name("published.json")
@@ -70,15 +70,15 @@ def fill(net: nn.Module) -> dict[str, Tensor]:
 
 
 def picture(entry: Entry) -> Tensor:
-    """(2, 3, 96, 96), or of the publisher's size where the network is built for one (tag `fingerprint_spatial`)."""
+    """(2, 3, 96, 96), or a clip, or the one size that a network is built for (tag `fingerprint_spatial`)."""
     spatial = entry.tags.get("fingerprint_spatial", (96, 96))
     return torch.from_numpy(np.random.default_rng(0).standard_normal((2, 3, *spatial), np.float32))
 
 
 @torch.no_grad()
 def ours(entry: Entry) -> tuple[Tensor, dict[str, Tensor]]:
-    """Our logits (2, 1000), and the weights."""
-    net = create(entry.name).eval()
+    """Our logits (2, num_classes), and the weights."""
+    net = create(entry.name, ndim=published_input(entry.name)[0]).eval()
     weights = fill(net)
     return net(picture(entry)), weights
 
@@ -87,7 +87,8 @@ def ours(entry: Entry) -> tuple[Tensor, dict[str, Tensor]]:
 def theirs(entry: Entry, weights: dict[str, Tensor]) -> Tensor:
     """torchvision's logits with the same weights; every one of its floating-point tensors must be ours."""
     options = {"init_weights": False} if entry.name in ("googlenet", "inception_v3") else {}
-    net = getattr(torchvision_models(), entry.tags.get("published_name", entry.name))(**options).eval()
+    models, name = torchvision_models(), entry.tags.get("published_name", entry.name)
+    net = getattr(models if hasattr(models, name) else models.video, name)(**options).eval()
     state = net.state_dict()
     places = {key: torch.tensor(i) for i, key in enumerate(state)}
     names = dict(enumerate(state))

@@ -101,6 +101,11 @@ def test_a_perfect_answer_scores_perfectly_and_decode_inverts_encode(entry: Entr
     for name in task.headline(result):
         assert name in result["metrics"]
         assert "interval" in task.words(name, result["metrics"][name])
+    # the interval of perfect answers excludes chance, that of answers that are all the same does not
+    name, rate = task.chance()
+    assert result["metrics"][name]["low"] > rate
+    same = task.predict(np.tile(outputs.numpy().mean(0), (len(y), 1)), Calibration())
+    assert task.measure(same, same, y.numpy(), None)["metrics"][name]["low"] <= rate + 1e-9
 
 
 def test_classify_is_unsure_below_its_threshold() -> None:

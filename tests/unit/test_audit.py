@@ -335,6 +335,16 @@ def test_check_prints_writes_and_exits(tmp_path, capsys):
     assert lines[-1]["stops"] == list(result.stops)
 
 
+def test_check_says_where_the_rest_is(tmp_path, capsys):
+    for i in range(12):
+        save(tmp_path / "data" / "ab"[i % 2] / f"{i:02d}.png", scene(i // 2))
+    for words, said in (({}, "--out DIR writes all"), ({"out": str(tmp_path / "out")}, "check.json has all")):
+        check(CheckSettings(str(tmp_path / "data"), **words), Console())
+        text = capsys.readouterr().out
+        assert text.count(f"  and 3 more ({said}") == 2  # six duplicates, six label conflicts
+    assert len(json.loads((tmp_path / "out" / "check.json").read_text())["findings"]) == 12
+
+
 def test_check_in_python_and_wrong_use(tmp_path):
     result = as_function("check")("digits")
     assert (result.n, result.exit_code, result.problems) == (1797, 0, {})

@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -119,3 +121,41 @@ def test_a_run_cut_while_its_rate_still_rises_takes_its_whole_course_anew(monkey
     rates = [row["lr"] for row in rows if row["event"] == "epoch"]
     assert max(rates) > 0.7 * RECIPE.lr
     assert rates[-1] < 0.3 * RECIPE.lr
+
+
+def test_the_time_covers_every_fold_and_is_told_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from gridsight.__main__ import main
+    from gridsight.verbs import _budget, _phases, _run
+    from gridsight.verbs._machine import Speed
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GRIDSIGHT_CACHE", str(tmp_path / "cache"))
+    rng, given = np.random.default_rng(0), dict[str, float | None]()
+    y = np.arange(60) % 2
+    np.savez("data.npz", x=(rng.normal(size=(60, 1, 20)) + y[:, None, None]).astype(np.float32), y=y)
+
+    class Timed(Trainer):
+        def __init__(self, *words: object, **options: object) -> None:
+            given[options["phase"]] = options["seconds"]  # type: ignore[index,assignment]
+            super().__init__(*words, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(_phases, "Trainer", Timed)
+    # where the plan is chosen the machine looks four times as fast as just before training
+    monkeypatch.setattr(_budget, "measure", lambda *words, **options: Speed(0.2, 0.05, 1 << 20, 1))
+    monkeypatch.setattr(_run, "measure", lambda *words, **options: Speed(0.8, 0.2, 1 << 20, 1))
+    words = ("train", "data.npz", "--axes", "NCL", "--minutes", "0.3", "--no-report", "--check")
+    assert main([*words, "--out", "folds", "--folds", "3"]) == 0
+    plan = json.loads(Path("folds/plan.json").read_text())
+    assert given.pop("check") is None and len(given) == 4
+    assert sum(seconds or 0 for seconds in given.values()) == pytest.approx(plan["seconds"])
+    assert given["final network"] == pytest.approx(given["fold 1 of 3"] * 3 / 2)  # it trains on all
+    assert plan["seconds"] < 18 and plan["seconds_expected"] < plan["seconds"]
+    out = capsys.readouterr().out
+    assert f"expect   about {plan['seconds_expected']:.0f} s of training, for 4 networks" in out
+    assert "in about" not in out
+    given.clear()
+    assert main([*words, "--out", "one"]) == 0
+    limited = {phase: seconds for phase, seconds in given.items() if seconds is not None}
+    assert limited == {"training": json.loads(Path("one/plan.json").read_text())["seconds"]}

@@ -81,6 +81,21 @@ def test_eval_gives_the_figures_of_training_again_and_counts_the_reading(
     assert code == 0
     assert again["metrics"] == first["metrics"]
     assert json.loads((trained / "result.json").read_text())["test_reads"] == 2
+    for data, said in (((), True), (("photos",), False)):  # other data, whatever they are, are not the run's test part
+        assert main(["eval", str(trained), *data]) == 0
+        assert ("reading 3 of this test data" in capsys.readouterr().out) is said
+
+
+def test_eval_says_what_goes_on_without_bad_items(capsys: pytest.CaptureFixture[str], trained: Path) -> None:
+    for name in ("dark", "light", "grey"):
+        pictures_of = Path("new") / name
+        pictures_of.mkdir(parents=True)
+        Image.new("RGB", (12, 12), 90).save(pictures_of / "1.png")
+    code, (answer,), _ = run(capsys, "eval", str(trained), "new")
+    assert code == 1
+    assert "'grey' is none of the model's" in answer["error"] and "--accept-bad measures the others" in answer["error"]
+    code, (result,), _ = run(capsys, "eval", str(trained), "new", "--accept-bad")
+    assert (code, result["n"], result["skipped"]) == (1, 2, 1)
 
 
 def test_predicting_a_file_gives_the_probabilities_that_its_cached_copy_gave(trained: Path) -> None:
@@ -186,12 +201,17 @@ def test_folds_pool_the_answers_for_every_item(capsys: pytest.CaptureFixture[str
     assert len(list(Path("run/phases").glob("fold-*"))) == 4
 
 
-def test_labels_drawn_at_random_are_not_learned(tmp_path: Path) -> None:
-    """The negative control: with shuffled labels the interval must hold chance."""
+def test_labels_drawn_at_random_are_not_learned(capsys: pytest.CaptureFixture[str], trained: Path) -> None:
+    """The negative control: with shuffled labels the interval must hold chance, and its answers come with a warning."""
     rng = np.random.default_rng(0)
     np.savez("noise.npz", x=rng.integers(0, 255, (600, 8, 8), dtype=np.uint8), y=rng.integers(0, 2, 600))
-    found = gridsight.train("noise.npz", out="run", epochs=3, report=False).metrics["accuracy"]
+    found = gridsight.train("noise.npz", out="noise", epochs=3, report=False).metrics["accuracy"]
     assert found["low"] < 0.5 < found["high"]
+    code, answers, prose = run(capsys, "predict", "noise", "noise.npz")
+    assert (code, len(answers)) == (0, 600)
+    assert prose.count("not shown to be better than chance: balanced accuracy") == 1
+    assert "guessing gives 50.00 %" in prose
+    assert "chance" not in run(capsys, "predict", str(trained), "photos")[2]
 
 
 def test_every_nasty_file_is_answered_by_predict(capsys: pytest.CaptureFixture[str], trained: Path) -> None:

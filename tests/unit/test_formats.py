@@ -229,6 +229,51 @@ def test_class_names_in_npz(tmp_path: Path) -> None:
     assert [sample.label for sample in items("array", tmp_path / "a.npz")] == ["dog", "cat", "dog"]
 
 
+def test_lengths_in_npz_cut_items_to_their_own_size(tmp_path: Path) -> None:
+    """Series that are padded to one size, with zeros or NaN: what is padding is never read."""
+    x = np.arange(3 * 2 * 30, dtype=np.float32).reshape(3, 2, 30)
+    x[1, :, 20:] = np.nan
+    lengths = np.array([30, 20, 1])
+    np.savez(tmp_path / "a.npz", x=x, y=[0, 1, 0], lengths=lengths)
+    np.savez(tmp_path / "b.npz", x_train=x, y_train=[0, 1, 0], x_train_lengths=lengths[:, None], x_test=x[:1])
+    for name in ("a", "b"):
+        got = items("array", tmp_path / f"{name}.npz")[:3]
+        assert [sample.array.shape for sample in got] == [(2, 30), (2, 20), (2, 1)]
+        for sample, padded, length in zip(got, x, lengths, strict=True):
+            np.testing.assert_array_equal(sample.array, padded[:, :length])
+    headers = list(READERS.create("array").headers(File(tmp_path / "a.npz")))
+    assert [header.spatial for header in headers] == [(30,), (20,), (1,)]
+    predicted = list(READERS.create("array").read_as(File(tmp_path / "a.npz"), 1, 2))
+    assert [one.array.shape[1] for one in predicted if isinstance(one, Sample)] == [30, 20, 1]
+    # of pictures: the cells along each axis, channels last as they are in the array
+    pictures = np.arange(2 * 5 * 6 * 3, dtype=np.uint8).reshape(2, 5, 6, 3)
+    np.savez(tmp_path / "c.npz", images=pictures, labels=[0, 1], lengths=[[5, 6], [2, 4]])
+    got = items("array", tmp_path / "c.npz")
+    np.testing.assert_array_equal(got[1].array, pictures[1, :2, :4].transpose(2, 0, 1))
+    assert got[0].array.shape == (3, 5, 6)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        ({"lengths": [30, 20]}, r"lengths have shape \(2,\); what is wanted is \(3,\)"),
+        ({"lengths": [30, 20.5, 1]}, "whole numbers"),
+        ({"lengths": ["a", "b", "c"]}, "whole numbers"),
+        ({"lengths_test": [30, 20, 1]}, "lengths_test says the lengths of no other array"),
+        ({"lengths": [30, 31, 0]}, "its length is 31, and the array has 30 cells"),
+    ],
+)
+def test_lengths_that_make_no_sense_are_named(arrays: dict[str, list], words: str, tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x=np.ones((3, 2, 30), np.float32), y=[0, 1, 0], **arrays)
+    with pytest.raises(ReadError, match=words):
+        found = list(READERS.create("array").read(File(tmp_path / "a.npz")))
+        assert isinstance(found[0], Sample)  # items with a wrong length are errors of their own
+        assert str(found[2]).endswith("its length is 0, and the array has 30 cells an item")
+        raise next(one for one in found if isinstance(one, ReadError))
+    with pytest.raises(ReadError, match="length"):
+        READERS.create("array").read_single(File(tmp_path / "a.npz"))
+
+
 def test_axes_given(tmp_path: Path) -> None:
     array = np.random.default_rng(0).normal(size=(6, 20, 20)).astype(np.float32)
     np.save(tmp_path / "a.npy", array)

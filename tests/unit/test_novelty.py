@@ -1,6 +1,7 @@
 """Inputs unlike the training data are found, those like it are not; an answer says why it is unsure."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,9 +10,11 @@ from sklearn.metrics import roc_auc_score
 
 import gridsight
 from gridsight.artifact.predictor import load
+from gridsight.data.loader import Loader
 from gridsight.measure.novelty import fit_novelty, novelty
 from gridsight.models import create
 from gridsight.nn.features import logits_and_features
+from gridsight.nn.frontend import FrontEndSettings
 from gridsight.nn.masked import mask_of
 
 
@@ -98,15 +101,47 @@ def test_unrelated_inputs_are_told_from_digits(run: Path) -> None:
         "ramps": np.broadcast_to(rng.integers(1, 30, (300, 1, 1, 1)) * np.arange(8), (300, 1, 8, 8)),
         "shuffled": rng.permuted(digits[:300].reshape(300, 1, -1), axis=2).reshape(300, 1, 8, 8),
     }
-    _, usual = predictor.novelty(list(digits[:1200:2]))
+    _, usual = predictor.outputs_and_novelty(list(digits[:1200:2]))
     assert (usual > known.threshold).mean() < 0.05
     for name, items in unrelated.items():
-        _, strange = predictor.novelty(list(items.astype(np.uint8)))
+        _, strange = predictor.outputs_and_novelty(list(items.astype(np.uint8)))
         scores = np.minimum(np.concatenate([usual, strange]), 1e6)
         assert roc_auc_score(np.repeat([0, 1], [600, 300]), scores) > 0.97, name
     # the control: other digits are not told from digits
-    scores = predictor.novelty(list(digits[1:1200:2]))[1]
+    scores = predictor.outputs_and_novelty(list(digits[1:1200:2]))[1]
     assert abs(roc_auc_score(np.repeat([0, 1], 600), np.concatenate([usual, scores])) - 0.5) < 0.06
+
+
+def test_features_in_smaller_batches_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory that runs out while the features of a network are taken does not end a run."""
+    from gridsight.verbs import _phases
+
+    plain, asked = _phases.logits_and_features, []
+
+    def tight(net, x, mask=None):
+        asked.append(len(x))
+        if len(x) > 5:
+            raise torch.OutOfMemoryError("out of memory")
+        return plain(net, x, mask)
+
+    torch.manual_seed(0)
+    net, x = create("gridnet", ndim=1, in_channels=1, num_classes=2), np.random.default_rng(0).random((20, 1, 30))
+    run = SimpleNamespace(
+        data=SimpleNamespace(spec=SimpleNamespace(ndim=1)),
+        device=torch.device("cpu"),
+        evaluation=lambda plan: 20,
+        network=lambda plan, state: net,
+    )
+    plan = SimpleNamespace(
+        front=FrontEndSettings(1.0, (0.5,), (0.3,)),
+        loader=lambda data, index, size: Loader(x.astype(np.float32), np.zeros(20, np.int64), index, size),
+    )
+    whole = _phases.Phases.features(run, plan, {}, np.arange(20))
+    monkeypatch.setattr(_phases, "logits_and_features", tight)
+    parts = _phases.Phases.features(run, plan, {}, np.arange(20))
+    assert asked == [20, 10, 5, 5, 5, 5]
+    for stage, other in zip(whole, parts, strict=True):
+        np.testing.assert_allclose(other, stage, rtol=1e-5, atol=1e-6)
 
 
 def test_an_answer_says_which_reason_holds(run: Path) -> None:

@@ -95,7 +95,7 @@ def test_the_command_trains_on_patches_and_answers_about_whole_pictures(
     captured = capsys.readouterr()
     result = json.loads(captured.out)
     assert result["metrics"]["accuracy"]["value"] == 1.0
-    assert "patches of 16x16" in captured.err
+    assert "patches of 16x16" in captured.err and "middle patch" not in captured.err  # there is no validation
     plan = json.loads((run / "plan.json").read_text())
     assert plan["repeats"] > 10 and plan["spec"]["fit"] == "patch"
     assert main(["eval", str(run), "--json"]) == 0
@@ -111,6 +111,19 @@ def test_the_command_trains_on_patches_and_answers_about_whole_pictures(
         logits = predictor.net(predictor.front(x)).numpy()
     expected = predictor.task.predict(logits, predictor.model.calibration)["probabilities"]
     assert answer["probabilities"]["along"] == pytest.approx(expected[0, 1], abs=1e-5)
+
+
+def test_the_plan_says_what_epochs_are_compared_by(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    parts = {"train": 16, "val": 8, "test": 8}
+    arrays = {f"x_{name}": rng.normal(size=(n, 1, 32)).astype(np.float32) for name, n in parts.items()}
+    np.savez("a.npz", **arrays, **{f"y_{name}": np.arange(n) % 2 for name, n in parts.items()})
+    words = ["train", "a.npz", "--axes", "NCL", "--patch", "16", "--epochs", "1", "--no-report"]
+    assert main(words) == 0
+    assert "compared by the middle patch of each validation item" in capsys.readouterr().out
 
 
 def test_patch_and_size_exclude_each_other(textures: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -365,6 +365,19 @@ def test_every_network_drops_by_item() -> None:
         assert not plain, f"{entry.name}: {plain}"
 
 
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_chained_shares_end_with_the_row_that_follows_and_the_last_with_the_first(world: int) -> None:
+    loader = Loader(np.zeros((7, 1, 2), np.uint8), np.arange(7), np.arange(7), 4, world=world, chained=True)
+    plain = list(replace(loader, world=1, chained=False).epoch(5, 0))
+    shares = [list(replace(loader, rank=rank).epoch(5, 0)) for rank in range(world)]
+    for number, batch in enumerate(plain):
+        rows, own = batch.items.tolist(), [share[number].items.tolist() for share in shares]
+        assert [item for each in own for item in each[:-1]] == rows
+        assert [each[-1] for each in own] == [*(each[0] for each in own[1:]), rows[0]]
+        for share in shares:
+            assert share[number].targets.tolist() == batch.y.tolist()
+
+
 def test_mixup_blends_neighbours_and_their_losses() -> None:
     x = torch.arange(5.0).view(5, 1, 1, 1).expand(5, 1, 2, 2).contiguous()
     y = torch.tensor([0, 1, 2, 1, 0])
@@ -374,7 +387,7 @@ def test_mixup_blends_neighbours_and_their_losses() -> None:
     task = make_task("classify", "abc")
     shares = []
     for number in range(3):
-        batch = Batch(x, y, torch.arange(5), number=number, whole=y[:4])
+        batch = Batch(x, y, torch.arange(5), number=number, all_y=y[:4])
         loss, _ = Supervised(net, front, task, (), 0, mixup=0.5).step(batch, 1)
         share = 1 - float(seen[-1][0, 0, 0, 0])
         assert torch.allclose(seen[-1], share * x[:4] + (1 - share) * x[1:])

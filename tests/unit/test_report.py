@@ -152,7 +152,7 @@ def test_numbers_equal_the_inputs(tmp_path: Path) -> None:
         "Xeon 9000",
         "4,711",
         "7 items were gray",
-        "3 held-back items could not be read",
+        "Of all data 3 items could not be used",
         "cat/broken.png: truncated",
         "cat/1.png and cat/2.png (train and test)",
         "temperature of 1.7",
@@ -398,6 +398,19 @@ def test_a_fresh_run_and_damaged_files(tmp_path: Path) -> None:
     fresh.path.mkdir()
     fresh.settings.write_text('data = "digits"\n')
     assert "Nothing is trained yet" in page(fresh).text
+
+
+def test_what_was_not_looked_for_is_not_called_absent(tmp_path: Path) -> None:
+    run = make(tmp_path / "run")
+    result = run.read_json(run.result) | {"skipped": 0, "bad": []}
+    run.result.write_text(json.dumps(result | {"duplicates": []}))
+    text = page(run).text
+    assert "All files could be read." in text and "No near-duplicates across splits were found." in text
+    del result["duplicates"]  # as of folds and of items of unequal size
+    run.result.write_text(json.dumps(result))
+    text = page(run).text
+    assert "All files could be read." in text and "Near-duplicates were not looked for" in text
+    assert "were found" not in text
 
 
 def test_pickles_are_not_opened(tmp_path: Path) -> None:

@@ -591,44 +591,6 @@ def test_mnist_in_the_data_folder(tmp_path, monkeypatch):
     assert find("mnist").fingerprint() != before  # the labels count
 
 
-def test_downloads_are_checked_bounded_and_whole(tmp_path, monkeypatch):
-    import hashlib
-    import io
-    import urllib.error
-
-    from gridsight.data import download
-
-    answer = {"data": b"published bytes", "error": None}
-
-    def urlopen(url, timeout):
-        assert url == "https://example.org/a/file.gz" and timeout
-        if answer["error"]:
-            raise answer["error"]
-        return io.BytesIO(answer["data"])
-
-    monkeypatch.setattr(download.urllib.request, "urlopen", urlopen)
-    remote = download.Remote("https://example.org/a/file.gz", 15, hashlib.sha256(b"published bytes").hexdigest())
-    folder = tmp_path / "sets" / "x"
-    by_hand = f"put file.gz from https://example.org/a/file.gz into {folder} by hand"
-    answer["error"] = urllib.error.URLError(OSError(101, "Network is unreachable"))
-    with pytest.raises(DataError) as caught:
-        download.fetch(remote, folder)
-    assert str(caught.value) == f"cannot download {remote.url} (Network is unreachable); {by_hand}"
-    answer["error"] = None
-    for wrong in (b"other bytes are here", b"published byte"):
-        answer["data"] = wrong
-        with pytest.raises(DataError, match="are not the published file") as caught:
-            download.fetch(remote, folder)
-        assert by_hand in str(caught.value)
-    assert list(folder.iterdir()) == []
-    answer["data"] = b"published bytes"
-    assert download.fetch(remote, folder).read_bytes() == b"published bytes"
-    answer["error"] = AssertionError("a second download")
-    assert download.fetch(remote, folder) == folder / "file.gz"
-    with pytest.raises(DataError, match="only https is used"):
-        download.fetch(download.Remote("file:///etc/passwd", 1, ""), folder)
-
-
 def test_mnist_is_downloaded_into_the_cache(tmp_path, monkeypatch):
     from gridsight.data.sets import mnist as module
 

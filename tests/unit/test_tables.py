@@ -220,8 +220,10 @@ def test_a_manifest_with_splits_and_groups(tmp_path):
     assert (source.name, source.split) == ("list", "the column split") and not source.bad
     assert source.items[0].fields == {"patient": "p1", "age": "3"}
     assert source.items[3].fields == {"patient": str(tmp_path / "images" / "3.png"), "age": "6"}  # a group of its own
-    assert any(note.startswith("1 rows of list.csv have no patient") for note in source.notes)
-    assert find(str(tmp_path / "list.csv"), group="patient").group == "patient"
+    assert not [note for note in source.notes if "have no" in note]  # nobody groups by it
+    grouped = find(str(tmp_path / "list.csv"), group="patient")
+    assert grouped.group == "patient"
+    assert "1 rows of list.csv have no patient; each is a group of its own" in grouped.notes
     with pytest.raises(UsageError, match="no column 'patients' for --group: it has patient, age"):
         find(str(tmp_path / "list.csv"), group="patients")
     ages = find(str(tmp_path / "list.csv"), target="age")
@@ -242,6 +244,10 @@ def test_a_column_called_group_keeps_its_items_together(tmp_path):
     parts = split([item.label for item in source.items], groups, None, 0)
     assert not {groups[i] for i in parts.train} & {groups[i] for i in parts.test}
     assert cached(source, QUIET).groups == groups
+    assert not [note for note in source.notes if "have no" in note]
+    (tmp_path / "list.csv").write_text("path,label,group\n" + rows.replace(",g3", ","))
+    source = find(str(tmp_path / "list.csv"))
+    assert "4 rows of list.csv have no group; each is a group of its own" in source.notes
 
 
 def test_sets_of_classes_and_the_empty_set(tmp_path):
@@ -458,6 +464,26 @@ def test_archives_beside_a_table_stay_closed_where_its_folder_has_the_files(tmp_
     (tmp_path / "labels.csv").write_text("name,label\nx.png,a\ny.png,b\n")
     monkeypatch.setattr("gridsight.data.manifest.archive_at", None)
     assert len(find(str(tmp_path / "labels.csv")).items) == 2
+
+
+def test_archives_beside_a_table_that_lists_no_files_stay_closed(tmp_path, monkeypatch):
+    with tarfile.open(tmp_path / "backup.tar.gz", "w:gz") as out:
+        for name in ("x.png", "y.png"):
+            picture(tmp_path / name)
+            out.add(tmp_path / name, name)
+            (tmp_path / name).unlink()
+    rng = np.random.default_rng(0)
+    rows = [[f"{value:.3f}" for value in row] for row in rng.normal(size=(20, 12))]
+    (tmp_path / "series.csv").write_text("\n".join(",".join([*row, "ab"[i % 2]]) for i, row in enumerate(rows)))
+    letters = ["".join(rng.choice([*"ACGT"], 40)) for _ in range(20)]
+    (tmp_path / "letters.csv").write_text("\n".join(f"{row},{'ab'[i % 2]}" for i, row in enumerate(letters)))
+    (tmp_path / "list.csv").write_text("name,label\nx.png,a\ny.png,b\n")
+    assert len(find(str(tmp_path / "list.csv")).items) == 2  # these lie in the archive alone
+    monkeypatch.setattr("gridsight.data.manifest.archive_at", None)
+    for name in ("series", "letters"):
+        assert [item.reader for item in find(str(tmp_path / f"{name}.csv")).items] == ["table"]
+    with pytest.raises(TypeError):
+        find(str(tmp_path / "list.csv"))  # the control
 
 
 # ---- tables that are the data
@@ -707,6 +733,14 @@ def test_a_run_finds_its_table_and_its_clips_again(tmp_path, kind):
     assert again.metrics[name]["value"] == run.metrics[name]["value"]
     other = gridsight.evaluate(run=str(run.path), data=asked["data"], device="cpu")  # the column trained on; clips
     assert other.result["n"] == 16
+    if kind == "clips":  # what names and tables say is of the folders, as the model's items are
+        by_name = gridsight.evaluate(run=str(run.path), data=asked["data"], pattern="{label}/{n}", device="cpu")
+        table = "path,label\n" + "".join(f"set/{'ab'[i % 2]}/{i},{'ab'[i % 2]}\n" for i in range(16))
+        (tmp_path / "clips.csv").write_text(table)
+        listed = gridsight.evaluate(run=str(run.path), data=str(tmp_path / "clips.csv"), device="cpu")
+        for found in (by_name, listed):
+            assert found.result["n"] == 16
+            assert found.metrics["log_loss"]["value"] == pytest.approx(other.metrics["log_loss"]["value"])
     assert gridsight.resume(run=str(run.path)).metrics[name] == run.metrics[name]
     whole = gridsight.check(**asked)
     assert whole.n == 16 and whole.bad == 0

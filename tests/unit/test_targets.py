@@ -16,7 +16,7 @@ from gridsight.data.files import File
 from gridsight.data.labels import read_labels
 from gridsight.data.readers.array import ArrayReader
 from gridsight.data.readers.ts import TsReader
-from gridsight.data.target import EMPTY, decide, encode, number, parts, strata
+from gridsight.data.target import EMPTY, decide, encode, number, odd_texts, parts, strata
 from pages import page
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False, width=32)
@@ -73,18 +73,45 @@ def test_a_task_that_is_asked_for_overrides() -> None:
 @pytest.mark.parametrize(
     ("labels", "task", "words"),
     [
-        (["1", "cat"], "regress", "'cat' is not a number"),
-        (["1", "cat"], "grade", "'cat' is not a grade"),
-        (["1", "1.5"], "grade", "'1.5' is no whole number"),
         (["2", "2.0"], "grade", "one grade only"),
         (["2", "2.0"], "regress", "the same number"),
         ([";", ";"], "multilabel", "no item has any label"),
-        (["1", "nan"], "regress", "'nan' is not a number"),
     ],
 )
-def test_labels_that_a_task_cannot_mean(labels: list[str], task: str, words: str) -> None:
+def test_labels_that_a_task_cannot_learn_from(labels: list[str], task: str, words: str) -> None:
     with pytest.raises(DataError, match=words):
         decide(labels, "column", task)
+
+
+@pytest.mark.parametrize(
+    ("labels", "task", "words"),
+    [
+        (["1", "cat"], "regress", "--task regress needs a number .* 1 of 2 has none .first: 'cat'.; --task classify"),
+        (["b", "1", "a", "b"], "regress", "3 of 4 have none .first: 'b'."),
+        (["1", "cat", "1.5"], "grade", "needs a whole number .* 1 of 3 has none .first: 'cat'.; --task classify"),
+        (["1", "1.5"], "grade", "needs a whole number .* 1 of 2 has none .first: '1.5'.; --task regress"),
+        (["1", "nan"], "regress", "first: 'nan'"),
+    ],
+)
+def test_a_task_that_labels_cannot_mean_is_wrong_use(labels: list[str], task: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        decide(labels, "column", task)
+
+
+def test_few_texts_among_numbers_are_found() -> None:
+    ages = [str(20 + i) for i in range(9)]
+    assert odd_texts([*ages, "unknown"], "age [years]") == [9]
+    assert odd_texts(["<20", *ages, "?"], "age") == [0, 10]
+    assert odd_texts([*ages, "unknown"], "stage") == [9]  # grades else
+    for labels, column in (
+        (ages, "age"),  # numbers
+        ([*ages, "unknown"], "label"),  # classes anyway
+        ([*ages, "unknown"], ""),
+        ([*ages, "a;b"], "age"),  # sets
+        ([*ages[:4], "young", "old"], "age"),  # too many to be slips
+        (["cat", "dog"] * 9, "age"),
+    ):
+        assert odd_texts(labels, column) == []
 
 
 def test_an_unknown_task_is_told_the_nearest() -> None:
@@ -341,6 +368,39 @@ def test_one_hot_labels_are_classes_with_a_note(command: Any, tmp_path: Path) ->
     command("train", str(path), "--out", "sets", "--epochs", "1", "--axes", "NL", "--task", "multilabel", "--no-report")
     spec = json.loads(Path("sets/plan.json").read_text())["spec"]
     assert spec["task"] == "multilabel" and not spec["notes"]
+
+
+def test_one_text_among_numbers_is_named_and_check_takes_the_task(
+    command: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(0)
+    ages = [f"{20 + i / 2:g}" for i in range(30)]
+    lines = [",".join([age, *map(str, rng.normal(size=9).round(3))]) for age in [*ages, "n.k."]]
+    path = tmp_path / "ages.csv"
+    path.write_text("\n".join(["age," + ",".join(f"f{i}" for i in range(9)), *lines]))
+    asked = [str(path), "--target", "age"]
+    train = ["train", *asked, "--epochs", "1", "--no-report"]
+    assert main([*train, "--out", "wrong", "--task", "regress"]) == 2
+    error = capsys.readouterr().err
+    assert "--task regress needs a number" in error and "1 of 31 has none (first: 'n.k.')" in error
+    main([*train, "--out", "classes"])
+    error = capsys.readouterr().err
+    assert f"'n.k.' (of {path}[30]) is no number, as 30 of 31 labels in age are" in error
+    assert "--task classify" in error
+    main([*train, "--out", "asked", "--task", "classify"])
+    assert "is no number" not in capsys.readouterr().err
+
+    def checked(*words: str) -> tuple[int, list[dict[str, Any]]]:
+        code = main(["check", *asked, *words, "--json"])
+        return code, [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+    odd = [found for found in checked()[1] if found.get("problem") == "odd label"]
+    assert [one["paths"] for one in odd] == [[f"{path}[30]"]] and "'n.k.' is no number" in odd[0]["detail"]
+    assert not [found for found in checked("--task", "classify")[1] if found.get("problem") == "odd label"]
+    assert checked("--task", "regress")[0] == 2
+    path.write_text(path.read_text().replace("n.k.", "70"))
+    assert checked()[1][-1]["classes"] == {}
+    assert len(checked("--task", "classify")[1][-1]["classes"]) == 31
 
 
 def test_an_array_file_reads_the_names_of_its_classes(tmp_path: Path) -> None:

@@ -459,6 +459,31 @@ def test_parts_are_doubled_until_they_fit() -> None:
     assert free_memory(CPU) > 1 << 20
 
 
+@pytest.mark.parametrize(("folder", "names", "prefix"), [
+    ("", ("memory.max", "memory.current"), ""),
+    ("memory", ("memory.limit_in_bytes", "memory.usage_in_bytes"), "total_"),
+])  # fmt: skip
+def test_pages_of_files_are_free_memory_of_a_control_group(
+    folder: str, names: tuple[str, str], prefix: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A decoded data set that was just written fills the group with pages that the kernel gives up when asked."""
+    from gridsight.training import memory
+
+    monkeypatch.setattr(memory, "GROUPS", tmp_path)
+    assert memory._left_in_group() is None
+    (tmp_path / folder).mkdir(exist_ok=True)
+    for name, value in zip(names, (8_000_000, 7_000_000), strict=True):
+        (tmp_path / folder / name).write_text(f"{value}\n")
+    assert memory._left_in_group() == 1_000_000  # nothing is said of files
+    stat = tmp_path / folder / "memory.stat"
+    stat.write_text(f"anon 900\nfile 5\n{prefix}inactive_file 4000000\n{prefix}active_file 500000\nactive_anon 9\n")
+    assert memory._left_in_group() == 5_500_000
+    stat.write_text(f"{prefix}inactive_file 9000000\n")  # counted a moment later than what is used
+    assert memory._left_in_group() == 8_000_000
+    (tmp_path / folder / names[0]).write_text("max\n")
+    assert memory._left_in_group() is None
+
+
 def test_mixed_precision_learns_as_well_and_keeps_weights_and_loss_in_float32() -> None:
     plain, mixed = (
         trainer(recipe=replace(RECIPE, epochs=8)),
@@ -527,3 +552,13 @@ def test_the_trial_step_doubles_its_parts_where_memory_runs_out(monkeypatch: pyt
 
     assert _machine.measure(Planned(SimpleNamespace(batch=8)), range(100), CPU) == 4
     assert tried == [1, 2, 4]
+
+
+def test_peak_memory_of_a_gpu_is_that_of_its_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    from gridsight.verbs._machine import AFTERWARDS, peak_memory
+
+    asked: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: asked.append(device) or 3 << 20)
+    assert peak_memory(torch.device("cuda", 1)) == 3 << 20
+    assert asked == [torch.device("cuda", 1)]
+    assert peak_memory(CPU) > AFTERWARDS + (50 << 20)  # of this process, which holds PyTorch

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gridsight.core.console import tuples
 from gridsight.core.errors import UsageError
 from gridsight.data.spec import DataSpec
 from gridsight.measure.calibration import Calibration
@@ -112,19 +113,19 @@ def _rebuild(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> Mode
         ndim=metadata["ndim"],
         in_channels=metadata["in_channels"],
         num_classes=make_task(spec.task, spec.classes).num_outputs,
-        **_tuples(metadata["arguments"]),
+        **tuples(metadata["arguments"]),
     )
     net.load_state_dict({n: value for n, value in tensors.items() if not n.startswith(("test.", "novelty."))})
     return Model(
         metadata["architecture"],
-        _tuples(metadata["arguments"]),
+        tuples(metadata["arguments"]),
         metadata["ndim"],
         metadata["in_channels"],
         net.eval(),
         FrontEndSettings.from_dict(metadata["front"]),
         spec,
         metadata.get("task_options", {}),
-        Calibration(**_tuples(metadata["calibration"])),
+        Calibration(**tuples(metadata["calibration"])),
         metadata["metrics"],
         metadata["fingerprint"],
         _novelty(tensors, metadata.get("novelty")),
@@ -138,7 +139,7 @@ def _novelty(tensors: Mapping[str, Tensor], said: Mapping[str, Any] | None) -> N
     return Novelty(
         tuple(tensors[f"novelty.{i}.mean"].numpy() for i in stages),
         tuple(tensors[f"novelty.{i}.whiten"].numpy() for i in stages),
-        _tuples(said["scales"]),
+        tuples(said["scales"]),
         said["threshold"],
         said["from_training"],
     )
@@ -164,12 +165,3 @@ def _version() -> str:
     from importlib.metadata import version
 
     return version("gridsight")
-
-
-def _tuples(value: Any) -> Any:
-    """JSON has lists only; constructors take tuples."""
-    if isinstance(value, list):
-        return tuple(_tuples(item) for item in value)
-    if isinstance(value, Mapping):
-        return {key: _tuples(item) for key, item in value.items()}
-    return value

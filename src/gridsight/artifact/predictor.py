@@ -58,7 +58,7 @@ class Predictor:
         return self.task.predict(self.outputs(items), self.model.calibration)
 
     @torch.no_grad()
-    def novelty(self, items: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray | None]:
+    def outputs_and_novelty(self, items: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray | None]:
         """Outputs of conformed items, and how unlike the training data they are (N,); None where that is not known."""
         known = self.model.novelty
         if known is None or self.whole is not None:
@@ -126,7 +126,7 @@ class Predictor:
 
     def _decode(self, arrays: Sequence[np.ndarray], threshold: float | None) -> list[dict[str, Any]]:
         """The task's answers, each with why it is unsure: "low probability", or "unlike the training data"."""
-        outputs, strange = self.novelty(arrays)
+        outputs, strange = self.outputs_and_novelty(arrays)
         answers = self.task.decode(self.task.predict(outputs, self.model.calibration), threshold)
         for i, answer in enumerate(answers):
             answer["reason"] = "low probability" if answer.get("unsure") else None

@@ -30,7 +30,7 @@ from gridsight.data.sample import Sample
 from gridsight.data.signature import grid_for, signatures
 from gridsight.data.source import Item, Source
 from gridsight.data.spec import TaskName
-from gridsight.data.target import decide
+from gridsight.data.target import decide, odd_texts
 
 MOST_BAD = 0.01  # share of bad files, and of test items that were trained on, above which training must not go on
 UNBALANCED = 10  # times the smallest class
@@ -69,8 +69,8 @@ class Audit:
         return dict(Counter(one.problem for one in self.findings))
 
 
-def audit(source: Source, console: Console | None = None) -> Audit:
-    """Everything that is wrong with a source, as far as it can be told without training."""
+def audit(source: Source, console: Console | None = None, task: str = "auto") -> Audit:
+    """Everything that is wrong with a source, as far as it can be told without training; `task`: what labels mean."""
     findings = [Finding("unreadable", (error.path,), error.reason) for error in source.bad]
     facts: list[Fact] = []
     notes = list(source.notes)
@@ -86,12 +86,12 @@ def audit(source: Source, console: Console | None = None) -> Audit:
     if bad > MOST_BAD * (bad + len(facts)):
         stops.append(f"{bad:,} of {bad + len(facts):,} items cannot be read (more than {MOST_BAD:.0%})")
     pairs = _pairs(facts, findings, notes)
-    task = _task(source, facts, stops)
-    stops += _across(facts, pairs, findings, task)
+    meant = _task(source, facts, findings, stops, task)
+    stops += _across(facts, pairs, findings, meant)
     findings += [*_flat(facts), *_odd(facts)]
-    stops += _classes(source, facts, findings, task)
+    stops += _classes(source, facts, findings, meant)
     stops += _groups(facts, findings)
-    return Audit(source.name, facts, bad, findings, stops, notes, task)
+    return Audit(source.name, facts, bad, findings, stops, notes, meant)
 
 
 def decode_some(source: Source, facts: Sequence[Fact], wanted: Iterable[int]) -> dict[int, Sample]:
@@ -341,11 +341,16 @@ def _size(shape: Iterable[float]) -> str:
 # ---- classes and groups
 
 
-def _task(source: Source, facts: list[Fact], stops: list[str]) -> TaskName:
+def _task(source: Source, facts: list[Fact], findings: list[Finding], stops: list[str], asked: str) -> TaskName:
     """What the labels are."""
+    labels = {i: fact.label for i, fact in enumerate(facts) if fact.label is not None}
+    column = source.target or next((fact.column for fact in facts if fact.column), "")
+    for k in odd_texts([*labels.values()], column) if asked == "auto" else ():
+        i = [*labels][k]
+        text = f"the label {labels[i]!r} is no number, as most are: with it every label is read as a class"
+        findings.append(finding(facts, "odd label", (i,), text))
     try:
-        column = source.target or next((fact.column for fact in facts if fact.column), "")
-        return decide([fact.label for fact in facts if fact.label is not None], column).task
+        return decide([*labels.values()], column, asked).task
     except DataError as error:
         stops.append(str(error))
         return "regress"

@@ -35,7 +35,7 @@ from gridsight.data.sample import Header, Sample
 from gridsight.data.source import Item, Source
 from gridsight.data.spec import DataSpec
 from gridsight.data.survey import survey
-from gridsight.data.target import decide, encode, strata
+from gridsight.data.target import decide, encode, odd_texts, strata
 
 VERSION = 3
 LIMIT = 20 << 30
@@ -80,20 +80,23 @@ def cached(
     fit: str = "auto",
     task: str = "auto",
     verify: bool = False,
+    sides: tuple[int, int] | None = None,
 ) -> Cached:
     """The decoded items of a source, from the cache or built into it now.
 
-    `size` and `fit` override the size that items are brought to and how, `task` what the labels mean.
+    `size` and `fit` override the size that items are brought to and how, `task` what the labels mean; `sides` bounds
+    the shorter side of pictures without `size`.
     """
-    key = f"{hashing.key(source.fingerprint(verify), str(source.group), str(size), fit, VERSION):016x}"
+    sized = str(size) if sides is None else f"{size} {sides}"
+    key = f"{hashing.key(source.fingerprint(verify), str(source.group), sized, fit, VERSION):016x}"
     folder = cache_folder() / "items" / key
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with _lock(folder.with_suffix(".lock")):
             if not _complete(folder):
-                _build(source, folder, console, size, fit)
+                _build(source, folder, console, size, fit, sides)
             (folder / "meta.json").touch()
-            found = _open(folder, source.target, task)
+            found = _open(folder, source.target, task, console)
         # what the source says now, not when the items were decoded: its name, and files that it could not use
         spec = replace(
             found.spec,
@@ -141,13 +144,23 @@ def _holds_many(item: Item) -> bool:
     return item.label is None or item.many
 
 
-def _build(source: Source, folder: Path, console: Console, size: int | None, fit: str) -> None:
+def _build(
+    source: Source, folder: Path, console: Console, size: int | None, fit: str, sides: tuple[int, int] | None
+) -> None:
     for left in folder.parent.glob(f".{folder.name}.*"):
         shutil.rmtree(left)  # of a process that was killed; the lock is ours
     headers, bad = _probe(source, console), list[str]()
     sound = any(header.rate for header in headers)
     spec = survey(
-        source.name, headers, sound=sound, video=source.clips, size=size, fit=fit, axes=source.axes, notes=source.notes
+        source.name,
+        headers,
+        sound=sound,
+        video=source.clips,
+        size=size,
+        fit=fit,
+        axes=source.axes,
+        notes=source.notes,
+        sides=sides,
     )
     count = sum(header.count for header in headers)
     _make_room(folder.parent, sum(header.count * _bytes(header, spec) for header in headers))
@@ -290,9 +303,16 @@ def _complete(folder: Path) -> bool:
         return False
 
 
-def _open(folder: Path, column: str, task: str) -> Cached:
+def _open(folder: Path, column: str, task: str, console: Console) -> Cached:
     meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-    target = decide(meta["labels"], column or meta["column"], task)
+    labels, column = meta["labels"], column or meta["column"]
+    target = decide(labels, column, task)
+    if task == "auto" and (odd := odd_texts(labels, column)):
+        console.warn(
+            f"{labels[odd[0]]!r} (of {meta['paths'][odd[0]]}) is no number, as {len(labels) - len(odd):,} of "
+            f"{len(labels):,} labels in {target.name} are, so every label is read as a class; correct it or leave the "
+            "item out for numbers, or say that these are classes: --task classify"
+        )
     if target.task == "classify" and len(target.classes) < 2:
         raise DataError(
             f"{meta['spec']['name']} has one class only ({target.classes[0]!r}); a classifier needs at least two"
@@ -304,7 +324,7 @@ def _open(folder: Path, column: str, task: str) -> Cached:
         target=target.name,
         unit=target.unit,
     )
-    y = encode(target, meta["labels"])
+    y = encode(target, labels)
     x: Arrays
     if meta["sizes"]:
         x = Ragged(np.memmap(folder / "x.bin", spec.dtype, "r"), spec.channels, np.array(meta["sizes"]))

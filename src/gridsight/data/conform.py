@@ -7,7 +7,7 @@ Integers stay integers of the data's type (a resize rounds back), so a cached it
 import numpy as np
 
 from gridsight.core.errors import ReadError
-from gridsight.data.ragged import stack
+from gridsight.data.ragged import middle, stack
 from gridsight.data.sample import Sample
 from gridsight.data.spacing import centred, resample
 from gridsight.data.spec import DataSpec
@@ -80,7 +80,7 @@ def _resample(x: np.ndarray, have: float, want: float) -> np.ndarray:
 
 def _size(x: np.ndarray, spec: DataSpec, path: str) -> np.ndarray:
     if spec.fit == "mask":
-        return _cut(x, spec.spatial)
+        return x[(slice(None), *middle(x.shape[1:], spec.spatial))]
     if spec.spacing is not None:
         return centred(x, spec.spatial)
     if spec.fit == "pad":
@@ -88,35 +88,23 @@ def _size(x: np.ndarray, spec: DataSpec, path: str) -> np.ndarray:
     if spec.kind in ("series", "sequence"):
         what = "letters" if spec.alphabet else "steps"
         raise ReadError(path, f"has {x.shape[-1]} {what} where the model takes exactly {spec.spatial[-1]}")
-    return _crop_and_resize(x, spec.spatial, whole=spec.kind == "video")
+    return _crop_and_resize(x, spec.spatial, spec.kind == "video")
 
 
-def _cut(x: np.ndarray, spatial: tuple[int, ...]) -> np.ndarray:
-    """The middle of what is longer than `spatial`; what is shorter stays as it is."""
-    box = [slice(None)]
-    for have, most in zip(x.shape[1:], spatial, strict=True):
-        start = max(0, (have - most) // 2)
-        box.append(slice(start, start + most))
-    return x[tuple(box)]
-
-
-def _crop_and_resize(x: np.ndarray, spatial: tuple[int, ...], whole: bool = False) -> np.ndarray:
+def _crop_and_resize(x: np.ndarray, spatial: tuple[int, ...], all_of_first: bool) -> np.ndarray:
     """Cut the largest centred box of the target's aspect, then resize it with an antialiasing filter.
 
-    `whole`: all of the first axis is kept, as time has no aspect with space.
+    `all_of_first`: nothing is cut from the first axis, as time has no aspect with space.
     """
     import torch
 
     from gridsight.nn.resample import resize
 
-    first = 1 + whole
-    cut = list(zip(x.shape[first:], spatial[whole:], strict=True))
-    scale = min(have / want for have, want in cut)
-    box = [slice(None)] * first
-    for have, want in cut:
-        keep = min(have, max(1, round(want * scale)))
-        start = (have - keep) // 2
-        box.append(slice(start, start + keep))
-    values = torch.from_numpy(np.ascontiguousarray(x[tuple(box)], dtype=np.float32))[None]
+    first = 1 + all_of_first
+    have, want = x.shape[first:], spatial[all_of_first:]
+    scale = min(h / w for h, w in zip(have, want, strict=True))
+    box = middle(have, [max(1, round(w * scale)) for w in want])
+    part = np.ascontiguousarray(x[(*[slice(None)] * first, *box)], dtype=np.float32)
+    values = torch.from_numpy(part)[None]
     resized = resize(values, spatial)[0].numpy()
     return resized if x.dtype.kind == "f" else np.rint(resized).clip(0, _FULL[x.dtype.name]).astype(x.dtype)

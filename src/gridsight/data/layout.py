@@ -31,16 +31,24 @@ ANIMATED = (".gif", ".webp", ".png", ".apng")
 def understand(path: Path, pattern: str | None = None, choice: Choice = Choice()) -> Source:  # noqa: B008 - frozen
     """The source at an existing path, or at the first part of the names of one set's files."""
     source = _understand(path, pattern, choice)
+    files = [item.file for item in source.items]
     if choice.frames:
         return replace(source, clips=True)
-    files = [item.file for item in source.items]
-    if set(source.readers) != {"image"} or not all(file.name.lower().endswith(ANIMATED) for file in files):
+    if set(source.readers) != {"image"}:
         return source
-    reader = READERS.create("image", clips=True)
-    clips, words = all_animated(files, reader.animated)
+    if choice.clips and all(file.is_folder for file in files):
+        return replace(source, clips=True)
+    clips, words = _animated(files)
     if clips:
-        return replace(source, clips=True, readers={"image": reader})
+        return replace(source, clips=True, readers={"image": READERS.create("image", clips=True)})
     return replace(source, notes=(*source.notes, words)) if words else source
+
+
+def _animated(files: Sequence[File]) -> tuple[bool, str]:
+    """Whether every picture is animated; if only the first ones are, the words to say so."""
+    if not all(file.name.lower().endswith(ANIMATED) for file in files):
+        return False, ""
+    return all_animated(files, READERS.create("image").animated)
 
 
 def _understand(path: Path, pattern: str | None, choice: Choice) -> Source:
@@ -75,7 +83,8 @@ def _understand(path: Path, pattern: str | None, choice: Choice) -> Source:
     if choice.target is not None:
         raise UsageError(f"--target names a column of a table, and {path} is none")
     one_kind(path, [entry.reader for entry in listing.entries])
-    if choice.frames:
+    pictures = [entry.file for entry in listing.entries if entry.reader == "image"]
+    if choice.frames or (choice.clips and len(pictures) == len(listing.entries) and not _animated(pictures)[0]):
         listing.entries = join_frames(listing.entries, path)
     else:
         listing.entries = join_series(listing.entries, None if pattern is None else pattern.count("/"))

@@ -31,8 +31,8 @@ class Batch:
     """`x` (N, C, *spatial) as cached, targets `y` (N, ...), `items` (N,) int64: their numbers in the data.
 
     `sizes` (N, ndim) int64 are the items' own where these are of unequal size; beyond them is padding. `number` is the
-    batch's place in its epoch. Where these are not all rows, or one more than these, `whole` (M, ...) holds the targets
-    of the whole batch.
+    batch's place in its epoch. Of a share of a batch, or of one with a row more, `all_y` (M, ...) are the targets of
+    the batch itself.
     """
 
     x: Tensor
@@ -40,10 +40,10 @@ class Batch:
     items: Tensor
     sizes: Tensor | None = None
     number: int = 0
-    whole: Tensor | None = None
+    all_y: Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
-        """The batch on a device; the targets of the whole, which are only counted and weighed, stay where they are."""
+        """The batch on a device; `all_y`, which is only counted and weighed, stays where it is."""
         sizes = None if self.sizes is None else self.sizes.to(device)
         return replace(self, x=self.x.to(device), y=self.y.to(device), items=self.items.to(device), sizes=sizes)
 
@@ -54,8 +54,8 @@ class Batch:
 
     @property
     def targets(self) -> Tensor:
-        """(M, ...) the targets of the whole batch, of which this may be a share."""
-        return self.y if self.whole is None else self.whole
+        """(M, ...) the targets of the batch that this may be a share of."""
+        return self.y if self.all_y is None else self.all_y
 
     @property
     def mask(self) -> Tensor | None:
@@ -69,7 +69,7 @@ class Loader:
 
     `spatial` pads items of unequal size to a fixed one, for networks that take no mask. `rank` of `world` processes
     reads its share of them alone, without a gap or an overlap. With `chained` a share has one row more: the first of
-    the next share, or of the batch after its last, so that every row of the share itself has a neighbour (mixup).
+    the next share, after the last share the batch's first, so that every row has a neighbour in its batch (mixup).
 
     With a `patch` size an item is met `repeats` times an epoch, each time by another patch of it, whose place is a
     function of (seed, epoch, number): visit v of item i of n has the number i + v n. In order, by its middle.
@@ -136,12 +136,10 @@ class Loader:
         own = rows[start:end]
         if self.chained:
             own = np.append(own, rows[end % len(rows)])
-        whole = (
-            None
-            if self.world == 1 and not self.chained
-            else torch.from_numpy(np.take(self.y, rows % len(self.y), axis=0))
-        )
-        return replace(self._batch(own, seed, epoch), number=number, whole=whole)
+        batch = replace(self._batch(own, seed, epoch), number=number)
+        if self.world == 1 and not self.chained:
+            return batch
+        return replace(batch, all_y=torch.from_numpy(np.take(self.y, rows % len(self.y), axis=0)))
 
     def _batch(self, numbers: np.ndarray, seed: int = 0, epoch: int | None = None) -> Batch:
         rows, items = numbers % len(self.y), torch.from_numpy(numbers)

@@ -10,6 +10,7 @@ A row without a value in a column that items are grouped by is a group of its ow
 import contextlib
 import os
 import posixpath
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -18,10 +19,10 @@ from pathlib import Path
 
 from gridsight.core.errors import ReadError, UsageError
 from gridsight.data.archives import BROKEN, Archive, archive_at, is_tar, is_zip, why
-from gridsight.data.columns import Roles, is_missing, roles
+from gridsight.data.columns import Roles, is_missing, is_number, roles
 from gridsight.data.files import File
 from gridsight.data.listing import Listing, known_suffixes, sort_in
-from gridsight.data.names import SPLITS, natural_order, split_of
+from gridsight.data.names import natural_order, split_said
 from gridsight.data.readers import READERS, find_reader
 from gridsight.data.source import Item
 from gridsight.data.table import Row, Table
@@ -113,16 +114,23 @@ def lists_files(table: Table, target: str | None, group: str | None, labelled: b
     def said(archives: bool) -> Roles:
         def files(cells: Sequence[str]) -> bool:
             some = list(islice((cell for cell in dict.fromkeys(cells) if cell), TRIED))
+            if archives and sum(map(_like_a_file, some)) * 2 < len(some):
+                return False  # numbers, letters, words: opening archives for them may take long
             return bool(some) and _best(table.file, folders, some, archives)[1] * 2 >= len(some)
 
         return roles(
             table.names, table.sample, named=table.named, files=files, target=target, group=group, labelled=labelled
         )
 
-    with contextlib.suppress(UsageError):  # opening archives may take long, and most tables do without
+    with contextlib.suppress(UsageError):  # most tables do without archives
         if (found := said(archives=False)).kind == "files":
             return found
     return said(archives=True)
+
+
+def _like_a_file(cell: str) -> bool:
+    """Whether a cell may be the name of a file, by a folder or a suffix in it."""
+    return bool(re.search(r"[/\\]|\.\w{1,7}$", cell)) and not is_number(cell)
 
 
 def listed_files(file: File) -> list[File | ReadError] | None:
@@ -149,10 +157,13 @@ def listed_files(file: File) -> list[File | ReadError] | None:
     return list(out)
 
 
-def read_manifest(tables: Sequence[tuple[Table, Roles, str | None]], frames: bool = False) -> Manifest:
+def read_manifest(
+    tables: Sequence[tuple[Table, Roles, str | None]], frames: bool = False, group: str | None = None
+) -> Manifest:
     """The files that tables list; each with its columns and the split that its name says.
 
-    `frames`: a folder of pictures is one clip. Raises `UsageError` when no row can be used.
+    `frames`: a folder of pictures is one clip; `group` is the column that items are grouped by. Raises `UsageError`
+    when no row can be used.
     """
     out = Manifest()
     named = {table.names[found.label] if table.named else "" for table, found, _ in tables if found.label is not None}
@@ -161,7 +172,7 @@ def read_manifest(tables: Sequence[tuple[Table, Roles, str | None]], frames: boo
     out.target = next(iter(named), "")
     listed: list[_Listed] = []
     for table, found, split in tables:
-        listed += _rows(table, found, split, frames, out)
+        listed += _rows(table, found, split, frames, group, out)
         out.fields = tuple(dict.fromkeys((*out.fields, *found.fields(table.names).values())))
     if any(found.split is not None for _, found, _ in tables):
         out.split = "the column split"
@@ -270,7 +281,9 @@ def _hits(root: Root, names: Sequence[str]) -> int:
     return count
 
 
-def _rows(table: Table, found: Roles, split: str | None, frames: bool, out: Manifest) -> list[_Listed]:
+def _rows(
+    table: Table, found: Roles, split: str | None, frames: bool, group: str | None, out: Manifest
+) -> list[_Listed]:
     """The rows of one table whose files exist; the others go to `out.bad`."""
     assert found.label is not None
     labels = {row.cells[found.label] for row in _bounded(table) if not row.problem}
@@ -278,7 +291,7 @@ def _rows(table: Table, found: Roles, split: str | None, frames: bool, out: Mani
     root = _root(table, found)
     fields = found.fields(table.names)
     suffixes = known_suffixes()
-    listed, unsplit, empty = [], 0, dict.fromkeys(fields.values(), 0)
+    listed, unsplit, alone = [], 0, 0
     for row in _bounded(table):
         try:
             if row.problem:
@@ -286,20 +299,19 @@ def _rows(table: Table, found: Roles, split: str | None, frames: bool, out: Mani
             file, reader = _file(root, row.cells[found.files], frames, suffixes)
             label = _label(row, found.label, several)
             if found.split is not None:
-                split = _split(row.cells[found.split])
+                split = split_said(row.cells[found.split])
                 unsplit += split is None
         except ValueError as error:
             out.bad.append(ReadError(table.file, f"{row.place}: {error}"))
             continue
         # fields are what items are grouped by: a row that does not say its group is a group of its own
         said = {name: str(file) if is_missing(row.cells[i]) else row.cells[i] for i, name in fields.items()}
-        for i, name in fields.items():
-            empty[name] += is_missing(row.cells[i])
+        alone += any(name == group and is_missing(row.cells[i]) for i, name in fields.items())
         listed.append(_Listed(table, row.place, file, reader, label, split, said))
     if unsplit:
         out.notes.append(f"{unsplit:,} rows of {table.file.name} have no split; they are training data")
-    for name in [name for name, count in empty.items() if 0 < count < len(listed)][:3]:
-        out.notes.append(f"{empty[name]:,} rows of {table.file.name} have no {name}; as --group each is one of its own")
+    if alone:
+        out.notes.append(f"{alone:,} rows of {table.file.name} have no {group}; each is a group of its own")
     return listed
 
 
@@ -344,12 +356,6 @@ def _label(row: Row, column: int, several: bool) -> str:
     if is_missing(label):
         raise ValueError("its label is missing")
     return label
-
-
-def _split(cell: str) -> str | None:
-    if cell and split_of(cell) is None:
-        raise ValueError(f"its split {cell[:30]!r} is none of {', '.join(SPLITS)}")
-    return split_of(cell)
 
 
 def _keep(listed: Sequence[_Listed], out: Manifest) -> None:

@@ -27,6 +27,13 @@ def split_of(folder: str) -> str | None:
     return SPLITS.get(folder.lower())
 
 
+def split_said(text: str) -> str | None:
+    """The split that a cell or a field says, None where it is empty; another word is a `ValueError`."""
+    if text and split_of(text) is None:
+        raise ValueError(f"its split {text[:30]!r} is none of {', '.join(SPLITS)}")
+    return split_of(text)
+
+
 def split_in(name: str) -> tuple[str | None, str]:
     """The split named in a file's name, and the name without it: "X_train.npy" gives ("train", "x_*.npy")."""
     found = _SPLIT_WORD.search(name)

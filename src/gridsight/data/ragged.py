@@ -71,11 +71,16 @@ def stack(items: Sequence[np.ndarray], spatial: Sequence[int] | None = None) -> 
     target = tuple(sizes.max(0)) if spatial is None else tuple(spatial)
     out = np.zeros((len(items), items[0].shape[0], *target), items[0].dtype)
     for row, item in zip(out, items, strict=True):
-        source = [slice(None)]
-        place = [slice(None)]
-        for have, want in zip(item.shape[1:], target, strict=True):
-            start = max(0, (have - want) // 2)
-            source.append(slice(start, start + min(have, want)))
-            place.append(slice(0, min(have, want)))
-        row[tuple(place)] = item[tuple(source)]
+        part = item[(slice(None), *middle(item.shape[1:], target))]
+        row[tuple(map(slice, part.shape))] = part
     return out, np.minimum(sizes, target)
+
+
+def middle(have: Sequence[int], most: Sequence[int]) -> tuple[slice, ...]:
+    """The box in the middle of `have` cells that has at most `most`; a shorter axis is taken whole.
+
+    >>> middle((5, 2), (2, 9))
+    (slice(1, 3, None), slice(0, 2, None))
+    """
+    kept = [min(pair) for pair in zip(have, most, strict=True)]
+    return tuple(slice((n - keep) // 2, (n - keep) // 2 + keep) for n, keep in zip(have, kept, strict=True))

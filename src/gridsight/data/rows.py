@@ -29,6 +29,7 @@ MAX_LABELS = 1 << 30  # bytes of a label array, which is read whole
 
 DATA_WORDS = ("x", "images", "image", "imgs", "data", "inputs", "features", "signals", "series", "samples")
 LABEL_WORDS = ("y", "labels", "label", "targets", "target")
+LENGTH_WORDS = ("lengths", "length", "lens")
 
 
 @dataclass(frozen=True)
@@ -170,8 +171,12 @@ def samples(
     dtype: np.dtype,
     labels: Labels | None,
     split: str | None,
+    sizes: np.ndarray | None = None,
 ) -> Iterator[Sample | ReadError]:
-    """The items of all blocks, called `path[i]`; one with NaN or infinite values, or without its label, is an error."""
+    """The items of all blocks, called `path[i]`; one with NaN or infinite values, or without its label, is an error.
+
+    `sizes` (n, ndim) from `read_sizes` are those of items that are padded to the array's: what lies beyond is not read.
+    """
     index = 0
     for block in blocks:
         block = convert(block, dtype)
@@ -181,7 +186,15 @@ def samples(
         for i, item in enumerate(channels_first(block, axes, stacked=True)):
             name = f"{path}[{index}]"
             label = None if labels is None else labels.texts[index]
-            index += 1
+            size, index = None if sizes is None else sizes[index], index + 1
+            if size is not None:
+                if (size < 1).any() or (size > item.shape[1:]).any():
+                    have, said = ("x".join(map(str, each)) for each in (item.shape[1:], size.tolist()))
+                    yield ReadError(name, f"its length is {said}, and the array has {have} cells an item")
+                    continue
+                item = item[(slice(None), *map(slice, size))]
+                if bad is not None and bad[i]:  # perhaps in its padding alone
+                    bad[i] = item.size - np.count_nonzero(np.isfinite(item))
             if bad is not None and bad[i]:
                 yield ReadError(name, not_finite(int(bad[i]), item.size))
             elif labels is not None and label is None:
@@ -190,20 +203,33 @@ def samples(
                 yield Sample(item, name, label, split, column=None if labels is None else labels.column)
 
 
-def key_role(key: str) -> tuple[str, str | None, int] | None:
-    """What an array's name says: ("data" or "labels", split, rank; lower is more likely), None when nothing.
+def read_sizes(file: object, array: np.ndarray, count: int, ndim: int) -> np.ndarray:
+    """(n, ndim) int64: the cells that items have along each axis, from an array of lengths."""
+    wanted = f"({count},)" if ndim == 1 else f"({count}, {ndim}): the cells along each axis"
+    if array.shape not in ((count, ndim), *([(count,)] if ndim == 1 else [])):
+        raise ReadError(file, f"lengths have shape {array.shape}; what is wanted is {wanted}")
+    if array.dtype.kind not in "iuf" or not (array == np.floor(array)).all():
+        raise ReadError(file, f"lengths are whole numbers of cells, not values of type {array.dtype}")
+    return array.astype(np.int64).reshape(count, ndim)
 
-    `x_train`, `train_images`, `X`, `data` are data; `y_test`, `val_labels`, `target` are labels.
+
+def key_role(key: str) -> tuple[str, str | None, int] | None:
+    """What an array's name says: ("data", "labels" or "lengths", split, rank; lower is more likely), None when nothing.
+
+    `x_train`, `train_images`, `X`, `data` are data; `y_test`, `val_labels`, `target` labels; `lengths_train` and
+    `x_lengths` lengths.
     """
     words = [word for word in re.split(r"[^a-z0-9]+", key.lower()) if word]
     splits = [SPLITS[word] for word in words if word in SPLITS]
     rest = [word for word in words if word not in SPLITS]
+    if len(rest) == 2 and rest[0] in DATA_WORDS and rest[1] in LENGTH_WORDS:
+        rest = rest[1:]
     if len(splits) > 1 or len(rest) > 1 or not words:
         return None
     split = splits[0] if splits else None
     if not rest:  # `train` beside `train_labels`
         return "data", split, len(DATA_WORDS)
-    for role, known in (("data", DATA_WORDS), ("labels", LABEL_WORDS)):
+    for role, known in (("data", DATA_WORDS), ("labels", LABEL_WORDS), ("lengths", LENGTH_WORDS)):
         if rest[0] in known:
             return role, split, known.index(rest[0])
     return None

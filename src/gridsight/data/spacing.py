@@ -13,6 +13,7 @@ from math import prod
 import numpy as np
 
 from gridsight.core.errors import ReadError
+from gridsight.data.ragged import middle
 from gridsight.data.sample import Header
 
 ALIKE = 0.01  # share by which spacings may differ and still be one
@@ -101,12 +102,8 @@ def centred(x: np.ndarray, spatial: tuple[int, ...]) -> np.ndarray:
     """
     out = np.empty((x.shape[0], *spatial), x.dtype)
     out[:] = x.reshape(x.shape[0], -1).min(1).reshape(-1, *[1] * len(spatial))
-    source, target = [slice(None)], [slice(None)]
-    for have, want in zip(x.shape[1:], spatial, strict=True):
-        keep = min(have, want)
-        source.append(slice((have - keep) // 2, (have - keep) // 2 + keep))
-        target.append(slice((want - keep) // 2, (want - keep) // 2 + keep))
-    out[tuple(target)] = x[tuple(source)]
+    have = x.shape[1:]
+    out[(slice(None), *middle(spatial, have))] = x[(slice(None), *middle(have, spatial))]
     return out
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
+from gridsight.core.console import tuples
 from gridsight.core.errors import DataError
 
 Kind = Literal["image", "sound", "series", "sequence", "volume", "video"]
@@ -73,12 +74,4 @@ class DataSpec:
         unknown = set(values) - known
         if unknown:
             raise DataError(f"the model file's data description has unknown entries: {', '.join(sorted(unknown))}")
-        return cls(**{name: _tuples(value) for name, value in values.items()})
-
-
-def _tuples(value: Any) -> Any:
-    if isinstance(value, list | tuple):
-        return tuple(_tuples(item) for item in value)
-    if isinstance(value, Mapping):
-        return {key: _tuples(item) for key, item in value.items()}
-    return value
+        return cls(**{name: tuples(value) for name, value in values.items()})

@@ -30,8 +30,12 @@ def survey(
     fit: str = "auto",
     axes: str | None = None,
     notes: Sequence[str] = (),
+    sides: tuple[int, int] | None = None,
 ) -> DataSpec:
-    """The spec without classes and counts: kind, channels, type, rate and the size that items are brought to."""
+    """The spec without classes and counts: kind, channels, type, rate and the size that items are brought to.
+
+    `sides` are the least and the most cells of the shorter side of pictures, without `size`.
+    """
     if not headers:
         raise DataError(f"{name} has no readable items")
     ndims = Counter[int]()
@@ -46,7 +50,7 @@ def survey(
     kind: Kind = "sequence" if alphabet else "sound" if sound else kinds[ndim]
     channels = _channels(headers, kind, name)
     rate = _rate(headers) if sound else None
-    spatial, found, sizes = _spatial(headers, kind, rate, size)
+    spatial, found, sizes = _spatial(headers, kind, rate, size, sides if kind == "image" else None)
     # cut and resized, volumes have no common scale
     patches = fit == "patch"  # then `size` is theirs, and items stay as fine as they are
     most = FINEST if patches else LARGEST[3]
@@ -108,7 +112,7 @@ def _dtype(found: set[str]) -> str:
 
 
 def _spatial(
-    headers: Sequence[Header], kind: Kind, rate: float | None, size: int | None
+    headers: Sequence[Header], kind: Kind, rate: float | None, size: int | None, sides: tuple[int, int] | None
 ) -> tuple[tuple[int, ...], Fit, tuple[tuple[int, ...], tuple[int, ...]]]:
     shapes = np.array([header.spatial for header in headers], float)
     if rate:
@@ -128,14 +132,15 @@ def _spatial(
     middle = np.array([_percentile(column, weights, 50) for column in shapes.T])
     if kind == "video":
         return *_clip(shapes, middle, size), sizes
-    limit = LARGEST[len(middle)]
-    if size is None and (low == high).all() and high.max() <= 2 * limit:
+    least, limit = sides or (1, LARGEST[len(middle)])
+    most = limit if sides else 2 * limit
+    if size is None and (low == high).all() and high.max() <= most and low.min() >= least:
         return sizes[1], "exact", sizes
     aspects = shapes / shapes.max(1, keepdims=True)
     if not np.allclose(aspects, aspects[0], atol=0.03):
         middle[:] = middle.min()  # many aspects: cut to a square
     # the shorter side is given by --size, else bounded so that the network sees at most about limit**ndim cells
-    scale = (size if size is not None else min(middle.min(), limit)) / middle.min()
+    scale = (size if size is not None else min(max(middle.min(), least), limit)) / middle.min()
     return tuple(max(1, round(v * scale)) for v in middle), "crop", sizes
 
 

@@ -16,7 +16,7 @@ from gridsight.data.listing import Entry, Listing
 from gridsight.data.manifest import lists_files, read_manifest
 from gridsight.data.names import natural_order, split_in
 from gridsight.data.readers import READERS
-from gridsight.data.source import Item, Source, short_name
+from gridsight.data.source import GROUP, Item, Source, short_name
 from gridsight.data.table import Table
 from gridsight.data.unclear import one_kind
 
@@ -28,13 +28,15 @@ NONE_OF_THESE = "has no column of paths, none of sequences, and not eight numeri
 class Choice:
     """How data are to be understood: the columns of the label and the group, whether folders are clips.
 
-    `usual` is the column of the label where none is named and it exists.
+    `usual` is the column of the label where none is named and it exists. With `clips` these are wanted, so still
+    pictures are frames without being told.
     """
 
     target: str | None = None
     group: str | None = None
     frames: bool = False
     usual: str = ""
+    clips: bool = False
 
     def label(self, table: Table) -> str | None:
         """The column of the label, None where the table's own names decide."""
@@ -118,7 +120,9 @@ def _manifest(path: Path, opened: Sequence[tuple[Entry, Table]], choice: Choice,
         tables.append((table, what, entry.split or (split_in(entry.file.name)[0] if len(opened) > 1 else None)))
     if not tables:
         raise UsageError(f"{path} has no column of labels; a manifest has path,label")
-    found = read_manifest(tables, choice.frames)
+    splits = any(what.split is not None or split for _, what, split in tables)
+    # a column of this name is taken by itself where no split is published
+    found = read_manifest(tables, choice.frames or choice.clips, choice.group or (None if splits else GROUP))
     one_kind(path, [item.reader for item in found.items])
     return Source(
         name=short_name(path),

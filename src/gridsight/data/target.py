@@ -9,6 +9,7 @@ stage, ...: an ordered grade. Other numbers in a named column: a number. Without
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -25,6 +26,7 @@ GRADE_WORDS = frozenset({"grade", "stage", "severity", "rating", "level", "degre
 _UNIT = re.compile(r"^(.*?)\s*[\[(]([^\[\]()]+)[\])]\s*$")
 EMPTY = ";"
 """The text of a set without classes."""
+FEW = 5  # of so many labels one may be a slip where the others are numbers
 
 
 @dataclass(frozen=True)
@@ -62,11 +64,13 @@ def number(label: str) -> float | None:
 
 
 def decide(labels: Sequence[str], column: str = "", task: str = "auto") -> Target:
-    """What `labels` are; `task` other than "auto" overrides the rules. Labels that it cannot mean are a `DataError`."""
+    """What `labels` are; `task` other than "auto" overrides the rules.
+
+    Labels that the task asked for cannot mean are a `UsageError`, those from which nothing can be learned a `DataError`.
+    """
     if task != "auto" and task not in TASK_NAMES:
         raise UsageError(f"there is no task {task!r}; {nearest(task, ('auto', *TASK_NAMES))}")
-    found = _UNIT.match(column)
-    name, unit = (found[1], found[2]) if found else (column, "")
+    name, unit = _name_and_unit(column)
     distinct = set(labels)
     chosen = _rule(distinct, name.lower()) if task == "auto" else task
     if chosen == "multilabel":
@@ -75,23 +79,50 @@ def decide(labels: Sequence[str], column: str = "", task: str = "auto") -> Targe
             raise DataError("no item has any label; a network needs at least one class to find")
         return Target("multilabel", tuple(classes), name)
     if chosen in ("regress", "grade"):
-        wrong = sorted(label for label in distinct if number(label) is None)
-        if wrong:
-            what = "a number" if chosen == "regress" else "a grade (a whole number)"
-            raise DataError(f"{wrong[0]!r} is not {what}; {len(wrong):,} labels are not; --task classify takes names")
+        _refuse_texts(labels, chosen)
     if chosen == "regress":
         if len({number(label) for label in distinct}) < 2:
             raise DataError("all items have the same number, so there is nothing to learn")
         return Target("regress", (), name, unit)
     if chosen == "grade":
-        odd = sorted(label for label in distinct if not float(label).is_integer())
-        if odd:
-            raise DataError(f"{odd[0]!r} is no whole number, so no grade; --task regress takes any number")
         grades = sorted({int(float(label)) for label in distinct})
         if len(grades) < 2:
             raise DataError(f"there is one grade only ({grades[0]}); at least two are needed")
         return Target("grade", tuple(map(str, grades)), name)
     return Target("classify", tuple(natural_order(distinct)), name)
+
+
+def odd_texts(labels: Sequence[str], column: str) -> list[int]:
+    """The numbers of a few items whose texts alone make classes of what would else be numbers or grades.
+
+    >>> odd_texts(["1.5", "2", "2.5", "3", "unknown"], "age"), odd_texts(["1", "2", "3", "4", "x"], "label")
+    ([4], [])
+    """
+    name, wrong = _name_and_unit(column)[0].lower(), {label for label in set(labels) if number(label) is None}
+    odd = [i for i, label in enumerate(labels) if label in wrong]
+    if not odd or FEW * len(odd) > len(labels) or _rule(set(labels), name) != "classify":
+        return []
+    return odd if _rule(set(labels) - wrong, name) in ("regress", "grade") else []
+
+
+def _name_and_unit(column: str) -> tuple[str, str]:
+    found = _UNIT.match(column)
+    return (found[1], found[2]) if found else (column, "")
+
+
+def _refuse_texts(labels: Sequence[str], task: str) -> None:
+    """Labels that cannot be the numbers or grades that were asked for."""
+    counts = Counter(labels)
+    texts = [label for label in counts if number(label) is None]
+    wrong = texts or [label for label in counts if task == "grade" and not float(label).is_integer()]
+    if wrong:
+        what = "whole number" if task == "grade" else "number"
+        other = "--task classify takes names" if texts else "--task regress takes any number"
+        count = sum(counts[label] for label in wrong)
+        raise UsageError(
+            f"--task {task} needs a {what} as the label of every item, and {count:,} of {len(labels):,} "
+            f"{'has' if count == 1 else 'have'} none (first: {wrong[0]!r}); {other}"
+        )
 
 
 def is_set(labels: Iterable[str], column: str) -> bool:

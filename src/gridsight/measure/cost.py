@@ -106,6 +106,12 @@ def describe(net: nn.Module, in_channels: int, spatial: Sequence[int]) -> list[d
     return cost(net, (in_channels, *spatial)).rows()
 
 
+def macs_of(func: Any, args: Any, kwargs: Any, result: Any) -> int | None:
+    """The multiply-accumulates of one call of the operation `func`; None of one that PyTorch has no formula for."""
+    formula = flop_registry.get(func.overloadpacket)
+    return formula and formula(*args, **kwargs, out_val=result) // 2
+
+
 def _record_stages(net: Net, tracer: Tracer) -> list[Field]:
     """A list that the next forward pass of `net`, a throw-away copy, fills with the field of every stage."""
     fields: list[Field] = []
@@ -158,10 +164,10 @@ class _Counter(TorchDispatchMode):
         layer.ran = True
         if op in _FREE or any(out.alias_info for out in func._schema.returns):
             return result  # the aliases are views and results written into their own input
-        if op in flop_registry:
-            layer.macs += flop_registry[op](*args, **kwargs, out_val=result) // 2
-        else:
+        macs = macs_of(func, args, kwargs, result)
+        if macs is None:
             self.uncounted.add(op.__name__)
+        layer.macs += macs or 0
         for out in result if isinstance(result, list | tuple) else [result]:
             if isinstance(out, Tensor) and out.is_floating_point():
                 layer.activation_bytes += out.numel() * out.element_size()

@@ -38,7 +38,7 @@ def create(
 
 
 def published_input(name: str, ndim: int | None = None) -> tuple[int, int, tuple[int, ...]]:
-    """(ndim, in_channels, spatial) of the publisher, in 2-D unless another `ndim` is asked for: the same size an axis.
+    """(ndim, in_channels, spatial) of the publisher, or the same size an axis for another `ndim`.
 
     >>> published_input("lenet5")
     (2, 1, (32, 32))
@@ -46,8 +46,8 @@ def published_input(name: str, ndim: int | None = None) -> tuple[int, int, tuple
     import inspect
 
     entry = MODELS.get(name)
-    if ndim is None:
-        ndim = 2 if 2 in entry.tags["ndims"] else entry.tags["ndims"][0]
     in_channels = entry.arguments.get("in_channels", inspect.signature(entry.item).parameters["in_channels"].default)
     spatial = entry.tags.get("spatial", (32,))
+    if ndim is None:
+        ndim = len(spatial) if len(spatial) in entry.tags["ndims"] else entry.tags["ndims"][0]
     return ndim, in_channels, tuple(spatial) if len(spatial) == ndim else (spatial[-1],) * ndim

@@ -1,15 +1,21 @@
-"""ResNet: He, Zhang, Ren and Sun, arXiv:1512.03385; with pre-activation: arXiv:1603.05027.
+"""ResNet and its descendants: He, Zhang, Ren and Sun, arXiv:1512.03385; the blocks lie in `nn/residual.py`.
 
 Two forms, both of the paper. For large inputs (section 4.1): a 7-tap stem with stride 2, a max pool, four stages;
 keys and 2-D outputs equal torchvision's. For small ones (section 4.2): a 3-tap stem, three stages of widths 16, 32
 and 64, shortcuts without parameters (option A); keys and outputs equal akamaster/pytorch_resnet_cifar10's, whose
-`module.` prefix `renames` takes off.
+`module.` prefix `renames` takes off. Descendants are arguments of the same body:
+- `pre`, pre-activation (arXiv:1603.05027);
+- `groups` and `widen`, of the k-tap convolutions: ResNeXt (arXiv:1611.05431) and Wide ResNet (arXiv:1605.07146);
+- `gate` on each residual: SE-ResNet (arXiv:1709.01507) and CBAM (arXiv:1807.06521);
+- `blur` in place of each stride but the stem's: antialiased (arXiv:1904.11486).
 
 What differs from the papers:
 - a bottleneck strides on its k-tap convolution, as torchvision's, not on its first 1-tap convolution.
 - the stride of a projection is the block's, per axis; kernels, strides and dilations may be given a stage and an axis.
 - pre-activation follows the appendix of 1603.05027: the first activation stands right after the stem's convolution,
   before the two paths part, and one more follows the last sum; a projecting shortcut reads the activated tensor.
+- Wide ResNets have no dropout between the convolutions of a block, as in one of the two rows of their paper's table 5.
+- the antialiased stem keeps its max pool of 3 cells, at stride 1; the authors' code takes 2 (see `nn/blurpool.py`).
 
 Shapes, large form in 2-D: (N, 3, 224, 224) -> stem (N, 64, 112, 112) -> 56, 28, 14, 7 cells -> (N, 1000).
 Over 150 lines because it holds the table of the whole family with the published numbers.
@@ -19,14 +25,15 @@ from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
-from torch.nn.functional import pad
 
 from gridsight.core.errors import UsageError
 from gridsight.models import MODELS
 from gridsight.nn import masked
 from gridsight.nn.blocks import PerStage, per_stage, same_conv
+from gridsight.nn.blurpool import BlurPool
 from gridsight.nn.nd import Nd, OneOrEach, he_init
 from gridsight.nn.net import Net
+from gridsight.nn.residual import GATES, Block, PreBlock
 
 TAGS: dict[str, Any] = {
     "ndims": (1, 2, 3),
@@ -35,6 +42,11 @@ TAGS: dict[str, Any] = {
 LARGE = TAGS | {"paper": "arXiv:1512.03385", "spatial": (224, 224), "publisher": "torchvision"}
 SMALL = TAGS | {"paper": "arXiv:1512.03385", "spatial": (32, 32)}
 PRE: dict[str, Any] = {"paper": "arXiv:1603.05027", "parameters_published": None, "publisher": None}
+NEXT = {"paper": "arXiv:1611.05431"}
+WIDE = {"paper": "arXiv:1605.07146"}
+SE: dict[str, Any] = {"paper": "arXiv:1709.01507", "publisher": None}
+CBAM: dict[str, Any] = {"paper": "arXiv:1807.06521", "publisher": None}
+BLUR: dict[str, Any] = {"paper": "arXiv:1904.11486", "publisher": None}
 CIFAR: dict[str, Any] = {
     "width": 16,
     "stem_kernel": 3,
@@ -44,106 +56,14 @@ CIFAR: dict[str, Any] = {
     "head": "linear",
     "num_classes": 10,
 }
+WRN: dict[str, Any] = CIFAR | {"pre": True, "shortcut": "project"}
+DEEP: dict[str, Any] = {"depths": (3, 4, 6, 3), "bottleneck": True}
+DEEPER: dict[str, Any] = {"depths": (3, 4, 23, 3), "bottleneck": True}
 
 
-class Pad(nn.Module):
-    """Option A, a shortcut without parameters: every `stride`-th cell, the new channels zero, half on either side."""
-
-    def __init__(self, stride: tuple[int, ...], new_channels: int) -> None:
-        super().__init__()
-        self.cells = (slice(None), slice(None), *(slice(None, None, s) for s in stride))
-        self.padding = (0, 0) * len(stride) + (new_channels // 2, new_channels - new_channels // 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return pad(x[self.cells], self.padding)
-
-
-class Block(nn.Module):
-    """relu(shortcut(x) + residual(x)); the residual is k-k convolutions, or 1-k-1 in a bottleneck, each with a norm."""
-
-    pre: ClassVar[bool] = False
-
-    def __init__(
-        self,
-        nd: Nd,
-        c_in: int,
-        width: int,
-        bottleneck: bool,
-        kernel: OneOrEach,
-        stride: OneOrEach,
-        dilation: OneOrEach,
-        shortcut: str,
-        activated: bool,
-    ) -> None:
-        super().__init__()
-        c_out = 4 * width if bottleneck else width
-        norms = (c_in, width, width) if self.pre else (width, width, c_out)
-        taps = kernel, stride, dilation
-        convs: list[tuple[Any, ...]] = [(c_in, width, *taps), (width, c_out, kernel, 1, dilation)]
-        if bottleneck:
-            convs = [(c_in, width, 1), (width, width, *taps), (width, c_out, 1)]
-        # a block after the stem gets an activated tensor: with pre-activation its first norm would be a second one
-        self.bn1 = nn.Identity() if self.pre and activated else nd.BatchNorm(norms[0])
-        self.conv1 = same_conv(nd, *convs[0])
-        self.conv2, self.bn2 = same_conv(nd, *convs[1]), nd.BatchNorm(norms[1])
-        self.conv3 = same_conv(nd, *convs[2]) if bottleneck else None
-        self.bn3 = nd.BatchNorm(norms[2]) if bottleneck else None
-
-        self.stride = nd.each(stride)
-        self.projects = c_in != c_out or any(s != 1 for s in self.stride)
-        self.downsample: nn.Module = nn.Identity()
-        if not self.projects:
-            return
-        if shortcut == "pad":
-            self.downsample = Pad(nd.each(stride), c_out - c_in)
-        elif self.pre:
-            self.downsample = same_conv(nd, c_in, c_out, 1, stride)
-        else:
-            self.downsample = nn.Sequential(same_conv(nd, c_in, c_out, 1, stride), nd.BatchNorm(c_out))
-
-    def forward(self, x: Tensor, mask: masked.Mask = None) -> Tensor:
-        after = masked.shrink(mask, self.stride)
-        inner = mask if self.conv3 is not None else after  # a bottleneck strides on its second convolution
-        y = masked.norm(self.bn1, self.conv1(masked.fill(x, mask)), inner).relu()
-        y = masked.norm(self.bn2, self.conv2(masked.fill(y, inner)), after)
-        if self.conv3 is not None and self.bn3 is not None:
-            y = masked.norm(self.bn3, self.conv3(y.relu()), after)
-        return (y + self.shortcut(x, after)).relu()
-
-    def shortcut(self, x: Tensor, after: masked.Mask) -> Tensor:
-        """x in the shape of the residual; 1-tap convolutions read no cell's neighbours."""
-        if not isinstance(self.downsample, nn.Sequential):
-            return self.downsample(x)
-        return masked.norm(self.downsample[1], self.downsample[0](x), after)
-
-    def make_identity(self) -> None:
-        """Start with residual 0."""
-        nn.init.zeros_((self.bn3 or self.bn2).get_parameter("weight"))
-
-
-class PreBlock(Block):
-    """shortcut(x) + residual(x) with a norm and a relu before each convolution; a projection reads relu(norm(x))."""
-
-    pre = True
-
-    def forward(self, x: Tensor, mask: masked.Mask = None) -> Tensor:
-        after = masked.shrink(mask, self.stride)
-        inner = mask if self.conv3 is not None else after
-        activated = masked.norm(self.bn1, x, mask).relu()
-        y = masked.norm(self.bn2, self.conv1(masked.fill(activated, mask)), inner).relu()
-        y = self.conv2(masked.fill(y, inner))
-        if self.conv3 is not None and self.bn3 is not None:
-            y = self.conv3(masked.norm(self.bn3, y, after).relu())
-        return y + self.shortcut(activated if self.projects else x, after)
-
-    def make_identity(self) -> None:
-        """Start with residual 0: no norm follows the last convolution, so its own weights are zero."""
-        nn.init.zeros_((self.conv3 or self.conv2).get_parameter("weight"))
-
-
-def on_imagenet(top1: float) -> str:
-    """The published accuracy in words, of torchvision's first weights."""
-    return f"{top1:.2f} % top-1 on ImageNet, torchvision V1 weights"
+def on_imagenet(top1: float, where: str = "torchvision V1 weights") -> str:
+    """The published accuracy in words, by default of torchvision's first weights."""
+    return f"{top1:.2f} % top-1 on ImageNet, {where}"
 
 
 def on_cifar10(top1: float, where: str = "arXiv:1512.03385, table 6") -> str:
@@ -157,18 +77,8 @@ def on_cifar10(top1: float, where: str = "arXiv:1512.03385, table 6") -> str:
 @MODELS.register(
     {"resnet34": {"depths": (3, 4, 6, 3)}}, **LARGE, published=on_imagenet(73.31), parameters_published=21_797_672
 )
-@MODELS.register(
-    {"resnet50": {"depths": (3, 4, 6, 3), "bottleneck": True}},
-    **LARGE,
-    published=on_imagenet(76.13),
-    parameters_published=25_557_032,
-)
-@MODELS.register(
-    {"resnet101": {"depths": (3, 4, 23, 3), "bottleneck": True}},
-    **LARGE,
-    published=on_imagenet(77.37),
-    parameters_published=44_549_160,
-)
+@MODELS.register({"resnet50": DEEP}, **LARGE, published=on_imagenet(76.13), parameters_published=25_557_032)
+@MODELS.register({"resnet101": DEEPER}, **LARGE, published=on_imagenet(77.37), parameters_published=44_549_160)
 @MODELS.register(
     {"resnet152": {"depths": (3, 8, 36, 3), "bottleneck": True}},
     **LARGE,
@@ -194,9 +104,7 @@ def on_cifar10(top1: float, where: str = "arXiv:1512.03385, table 6") -> str:
     parameters_published=1_727_962,
 )
 @MODELS.register({"preact_resnet18": {"depths": (2, 2, 2, 2), "pre": True}}, **(LARGE | PRE), published=None)
-@MODELS.register(
-    {"preact_resnet50": {"depths": (3, 4, 6, 3), "bottleneck": True, "pre": True}}, **(LARGE | PRE), published=None
-)
+@MODELS.register({"preact_resnet50": DEEP | {"pre": True}}, **(LARGE | PRE), published=None)
 @MODELS.register({"preact_resnet20": CIFAR | {"depths": (3, 3, 3), "pre": True}}, **(SMALL | PRE), published=None)
 @MODELS.register(
     {"preact_resnet110": CIFAR | {"depths": (18, 18, 18), "pre": True}},
@@ -208,6 +116,84 @@ def on_cifar10(top1: float, where: str = "arXiv:1512.03385, table 6") -> str:
     **(SMALL | PRE),
     published=on_cifar10(94.54, "arXiv:1603.05027, table 2"),
 )
+@MODELS.register(
+    {"resnext50_32x4d": DEEP | {"groups": 32, "widen": 2}},
+    **(LARGE | NEXT),
+    published=on_imagenet(77.62),
+    parameters_published=25_028_904,
+)
+@MODELS.register(
+    {"resnext101_32x8d": DEEPER | {"groups": 32, "widen": 4}},
+    **(LARGE | NEXT),
+    published=on_imagenet(79.31),
+    parameters_published=88_791_336,
+)
+@MODELS.register(
+    {"resnext101_64x4d": DEEPER | {"groups": 64, "widen": 4}},
+    **(LARGE | NEXT),
+    published=on_imagenet(83.25),
+    parameters_published=83_455_272,
+)
+@MODELS.register(
+    {"wide_resnet50_2": DEEP | {"widen": 2}},
+    **(LARGE | WIDE),
+    published=on_imagenet(78.47),
+    parameters_published=68_883_240,
+)
+@MODELS.register(
+    {"wide_resnet101_2": DEEPER | {"widen": 2}},
+    **(LARGE | WIDE),
+    published=on_imagenet(78.85),
+    parameters_published=126_886_696,
+)
+@MODELS.register(
+    {"wrn_16_4": WRN | {"depths": (2, 2, 2), "widen": 4}},
+    **(SMALL | WIDE),
+    published=None,
+    parameters_published=None,
+)
+@MODELS.register(
+    {"wrn_28_10": WRN | {"depths": (4, 4, 4), "widen": 10}},
+    **(SMALL | WIDE),
+    published=on_cifar10(96.0, "arXiv:1605.07146, table 5, without dropout"),
+    parameters_published=36_479_194,
+)
+@MODELS.register(
+    {"se_resnet50": DEEP | {"gate": "se"}},
+    **(LARGE | SE),
+    published=on_imagenet(76.71, "arXiv:1709.01507, table 2"),
+    parameters_published=28_088_024,
+)
+@MODELS.register(
+    {"se_resnet101": DEEPER | {"gate": "se"}},
+    **(LARGE | SE),
+    published=on_imagenet(77.62, "arXiv:1709.01507, table 2"),
+    parameters_published=49_326_872,
+)
+@MODELS.register(
+    {"cbam_resnet18": {"depths": (2, 2, 2, 2), "gate": "cbam"}},
+    **(LARGE | CBAM),
+    published=on_imagenet(70.73, "arXiv:1807.06521, table 4"),
+    parameters_published=11_779_392,
+)
+@MODELS.register(
+    {"cbam_resnet50": DEEP | {"gate": "cbam"}},
+    **(LARGE | CBAM),
+    published=on_imagenet(77.34, "arXiv:1807.06521, table 4"),
+    parameters_published=28_089_624,
+)
+@MODELS.register(
+    {"resnet18_antialiased": {"depths": (2, 2, 2, 2), "blur": 3}},
+    **(LARGE | BLUR),
+    published=on_imagenet(71.69, "adobe/antialiased-cnns, 3 taps, from scratch"),
+    parameters_published=11_689_512,
+)
+@MODELS.register(
+    {"resnet50_antialiased": DEEP | {"blur": 3}},
+    **(LARGE | BLUR),
+    published=on_imagenet(76.83, "adobe/antialiased-cnns, 3 taps, from scratch"),
+    parameters_published=25_557_032,
+)
 class ResNet(Net):
     """(N, in_channels, *spatial) -> logits (N, num_classes).
 
@@ -215,12 +201,20 @@ class ResNet(Net):
     1, 1, 2, 4 (small form). Stage i has `width` * 2^i channels, four times as many in a bottleneck.
     `kernels`, `strides` and `dilations` are one int for all stages or one entry a stage, each an int or one int an
     axis; padding keeps ceil(cells / stride) cells. `stem_pool` is the stride of the stem's 3-cell max pool, which an
-    axis of stride 1 goes without. `shortcut` is "project" (option B) or "pad" (option A) where shape
-    changes. `zero_init` makes every block start as its shortcut. `head` is the publisher's name of the last layer.
+    axis of stride 1 goes without. `shortcut` is "project" (option B) or "pad" (option A) where shape changes.
+    The k-tap convolutions have `groups`, and `widen` times the channels (where a block has no others, its output too).
+    `gate` is None, "se" or "cbam"; `blur` is the taps of the blur in place of strides, 0 for none. `zero_init` makes
+    every block start as its shortcut. `head` is the publisher's name of the last layer.
     """
 
-    small: ClassVar[dict[str, object]] = {"depths": (1, 2), "width": 4, "strides": (1, 2)}
-    others: ClassVar[dict[str, object]] = {"shortcut": "pad", "head": "classifier"}
+    small: ClassVar[dict[str, object]] = {"depths": (1, 2), "width": 4, "strides": (1, 2), "groups": 2, "widen": 2}
+    others: ClassVar[dict[str, object]] = {
+        "shortcut": "pad",
+        "head": "classifier",
+        "groups": 4,
+        "gate": "se",
+        "blur": 3,
+    }
     renames: ClassVar[tuple[tuple[str, str], ...]] = ((r"^module\.", ""),)
 
     def __init__(
@@ -239,6 +233,10 @@ class ResNet(Net):
         kernels: PerStage = 3,
         strides: PerStage | None = None,
         dilations: PerStage = 1,
+        groups: int = 1,
+        widen: int = 1,
+        gate: str | None = None,
+        blur: int = 0,
         shortcut: str = "project",
         zero_init: bool = False,
         head: str = "fc",
@@ -246,11 +244,16 @@ class ResNet(Net):
         super().__init__()
         if shortcut not in ("project", "pad"):
             raise UsageError(f"shortcut must be 'project' or 'pad', not {shortcut!r}")
+        if gate is not None and gate not in GATES:
+            raise UsageError(f"gate must be {' or '.join(map(repr, GATES))}, not {gate!r}")
         nd, block, c = Nd(ndim), PreBlock if pre else Block, width
         self.conv1, self.bn1 = same_conv(nd, in_channels, c, stem_kernel, stem_stride), nd.BatchNorm(c)
         pool = nd.each(stem_pool)
         windows = tuple(3 if s > 1 else 1 for s in pool)
-        self.maxpool = nd.MaxPool(windows, pool, tuple(k // 2 for k in windows)) if max(pool) > 1 else nn.Identity()
+        pools = max(pool) > 1
+        padding = tuple(k // 2 for k in windows)
+        self.maxpool = nd.MaxPool(windows, 1 if blur else pool, padding) if pools else nn.Identity()
+        self.blur = BlurPool(nd, pool, blur) if blur and pools else None
 
         kernels = per_stage(kernels, len(depths), "kernels")
         strides = per_stage((1,) + (2,) * (len(depths) - 1) if strides is None else strides, len(depths), "strides")
@@ -259,8 +262,9 @@ class ResNet(Net):
             layer = nn.Sequential()
             for j in range(depth):
                 taps = kernels[i], 1 if j else strides[i], dilations[i]
-                layer.append(block(nd, c, width << i, bottleneck, *taps, shortcut, activated=i == j == 0))
-                c = (width << i) * (4 if bottleneck else 1)
+                made = block(nd, c, width << i, bottleneck, *taps, shortcut, i == j == 0, groups, widen, gate, blur)
+                layer.append(made)
+                c = made.c_out
             self.add_module(f"layer{i + 1}", layer)
         self.norm = nd.BatchNorm(c) if pre else None
         self.head = head
@@ -276,7 +280,9 @@ class ResNet(Net):
         x, mask = self.conv1(masked.fill(x, mask)), masked.shrink(mask, self.stem_stride)
         yield (x := masked.norm(self.bn1, x, mask).relu())
         if max(self.stem_pool) > 1:
-            x, mask = masked.max_pool(self.maxpool, x, mask), masked.shrink(mask, self.stem_pool)
+            x = masked.max_pool(self.maxpool, x, mask)
+            x = x if self.blur is None else self.blur(x, mask)
+            mask = masked.shrink(mask, self.stem_pool)
         for i in range(len(self.strides)):
             for block in self.get_submodule(f"layer{i + 1}").children():
                 x, mask = block(x, mask), masked.shrink(mask, block.stride)  # type: ignore[arg-type]

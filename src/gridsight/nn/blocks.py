@@ -1,9 +1,11 @@
 """Small parts that several architectures share."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from gridsight.core.errors import UsageError
 from gridsight.nn.nd import Nd, OneOrEach
@@ -35,6 +37,28 @@ def same_conv(
     return nd.Conv(c_in, c_out, kernel, nd.each(stride), padding, dilation, groups, bias)
 
 
+class Trim(nn.Module):
+    """(N, C, *spatial) without the first `before` and the last `after` cells of each axis."""
+
+    def __init__(self, before: Sequence[int], after: Sequence[int]) -> None:
+        super().__init__()
+        spans = [slice(b, -a if a else None) for b, a in zip(before, after, strict=True)]
+        self.cells = (slice(None), slice(None), *spans)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[self.cells]
+
+
+def even_conv(nd: Nd, c_in: int, c_out: int, kernel: OneOrEach) -> nn.Sequential:
+    """Convolution of any kernel that keeps the number of cells; an even one reads one cell more after than before.
+
+    That is "same" padding as in Keras and TensorFlow, which the publishers of networks with even kernels use.
+    """
+    kernel = nd.each(kernel)
+    conv = nd.Conv(c_in, c_out, kernel, padding=tuple(k // 2 for k in kernel), bias=False)
+    return nn.Sequential(conv, Trim([1 - k % 2 for k in kernel], [0] * nd.ndim))
+
+
 def conv_norm_act(
     nd: Nd,
     c_in: int,
@@ -61,6 +85,26 @@ def round_channels(channels: float, divisor: int = 8) -> int:
     return rounded + divisor if rounded < 0.9 * channels else rounded
 
 
+def channel_shuffle(x: Tensor, groups: int) -> Tensor:
+    """Deal the channels of `groups` groups out in turn, (N, C, *spatial) to the same; its inverse has C / groups.
+
+    ShuffleNet (Zhang et al., arXiv:1707.01083, section 3.1): what was computed group by group meets in the next layer.
+
+    >>> channel_shuffle(torch.arange(6).view(1, 6, 1), 2).flatten().tolist()
+    [0, 3, 1, 4, 2, 5]
+    """
+    if x.shape[1] % groups:
+        raise UsageError(f"{x.shape[1]} channels do not make {groups} equal groups")
+    return x.unflatten(1, (groups, -1)).transpose(1, 2).flatten(1, 2)
+
+
+class ChannelNorm(nn.LayerNorm):
+    """Layer norm over the channels of each cell, (N, C, *spatial) to the same: no cell looks at another."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input.movedim(1, -1)).movedim(-1, 1)
+
+
 NORMS = ("batch", "group", "layer", "instance")
 
 
@@ -78,6 +122,40 @@ def make_norm(nd: Nd, kind: str, width: int) -> nn.Module:
     if width % groups:
         raise UsageError(f"group norm takes a multiple of 8 channels, not {width}")
     return nn.GroupNorm(groups, width)
+
+
+def average_pool(
+    nd: Nd, kernel: OneOrEach, stride: OneOrEach, padding: OneOrEach, ceil_mode: bool = False
+) -> nn.Sequential:
+    """Mean over windows in which padding counts as zeros; inputs may be smaller than a window, also in 3-D.
+
+    `ceil_mode` keeps an incomplete last window, which zeros complete.
+    """
+    axes = list(zip(nd.each(padding), nd.each(stride), strict=True))
+    ends = [cells for p, s in reversed(axes) for cells in (p, p + ceil_mode * (s - 1))]
+    pad = getattr(nn, f"ConstantPad{nd.ndim}d")(tuple(ends), 0.0)
+    return nn.Sequential(pad, nd.AvgPool(kernel, stride))
+
+
+class Branches(nn.ModuleDict):
+    """Every branch sees the same (N, C, *spatial); their channels lie one after the other in what comes out."""
+
+    def __init__(self, branches: Mapping[str, nn.Module]) -> None:
+        super().__init__(branches)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([branch(x) for branch in self.values()], 1)
+
+
+class FlatLinear(nn.Linear):
+    """(N, channels, *grid) -> (N, width): a weight for every cell; it keeps `channels` for whoever adds an axis."""
+
+    def __init__(self, channels: int, grid: Sequence[int], width: int) -> None:
+        super().__init__(channels * math.prod(grid), width)
+        self.channels = channels
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input.flatten(1))
 
 
 def per_stage(value: int | Sequence[T], stages: int, what: str) -> list[int | T]:

@@ -13,7 +13,7 @@ convolution) counts as seeing everything: an upper bound. `measured_fields` find
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from gridsight.nn.blocks import average_pool
 from gridsight.nn.nd import Nd
 from gridsight.nn.net import Net
 
@@ -89,11 +90,8 @@ class Tracer(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        schema = func._schema.arguments
-        given = {a.name: a.default_value for a in schema if a.has_default_value()}
-        given |= {a.name: value for a, value in zip(schema, args, strict=False)} | (kwargs or {})
-        sources = [t for value in given.values() for t in (value if isinstance(value, list | tuple) else [value])]
-        sources = [t for t in sources if isinstance(t, Tensor) and t in self.spans]
+        given = named_arguments(func, args, kwargs or {})
+        sources = [t for t in tensors_in(given) if t in self.spans]
         if sources:
             for out in result if isinstance(result, list | tuple) else [result]:
                 spans = self._after(func, sources, out, given)
@@ -131,6 +129,8 @@ class Tracer(TorchDispatchMode):
             for axis in given["dim"]:
                 old[axis] = old[axis] and EVERYTHING
             return tuple(old if given["keepdim"] else everything)
+        if all(span == EVERYTHING for span in old) and op in (aten.view, aten._unsafe_view, aten.unsqueeze):
+            return tuple(everything)  # an axis of one cell that a mean is given again, to multiply cells by it
         if op in (aten.view, aten._unsafe_view):
             return tuple(_regroup(old, sources[0].shape, out.shape) or everything)
         if op == aten.permute:
@@ -150,6 +150,19 @@ class Tracer(TorchDispatchMode):
         return tuple(everything)
 
 
+def named_arguments(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """All arguments of one call of the operation `func` by name, those that were not given with their defaults."""
+    schema = func._schema.arguments
+    given = {a.name: a.default_value for a in schema if a.has_default_value()}
+    return given | {a.name: value for a, value in zip(schema, args, strict=False)} | dict(kwargs)
+
+
+def tensors_in(given: Mapping[str, Any]) -> list[Tensor]:
+    """The tensors among arguments and in lists that are arguments."""
+    values = [v for value in given.values() for v in (value if isinstance(value, list | tuple) else [value])]
+    return [value for value in values if isinstance(value, Tensor)]
+
+
 _SAME_CELLS = {
     aten.native_batch_norm,
     aten._native_batch_norm_legit_no_training,
@@ -158,6 +171,7 @@ _SAME_CELLS = {
     aten.detach,
     aten._to_copy,
     aten.alias,
+    aten.hardswish,
 }
 _POOLS = {
     aten.max_pool2d_with_indices,
@@ -263,10 +277,14 @@ def _positive(net: Net) -> Net:
     for name, module in list(net.named_modules()):
         # a maximum passes its gradient to one cell of its window; the average passes it to all
         if isinstance(module, nn.MaxPool1d | nn.MaxPool2d | nn.MaxPool3d):
-            ndim = int(type(module).__name__[-2])
-            average = Nd(ndim).AvgPool(module.kernel_size, module.stride, module.padding, module.ceil_mode)
-            parent, _, child = name.rpartition(".")
-            setattr(net.get_submodule(parent), child, average)
+            nd = Nd(int(type(module).__name__[-2]))
+            other = average_pool(nd, module.kernel_size, module.stride, module.padding, module.ceil_mode)
+        elif isinstance(module, nn.LayerNorm) and len(module.normalized_shape) == 1:
+            other = nn.Identity()  # the norm of each cell by itself: of equal channels it would say 0
+        else:
+            continue
+        parent, _, child = name.rpartition(".")
+        setattr(net.get_submodule(parent), child, other)
     return net
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from gridsight.core.errors import UsageError
+from gridsight.nn.blocks import FlatLinear
 from gridsight.nn.geometry import stage_shapes
 from gridsight.nn.net import Net
 
@@ -24,7 +25,8 @@ def inflate(source: Net, target: Net) -> Net:
         if weight.shape != like[:, :, 0].shape:
             return weight  # refused below; assigning would repeat a kernel of one tap
         wide = torch.zeros_like(like)
-        wide[:, :, like.shape[2] // 2] = weight.to(like)
+        # of an even kernel the tap that reads the cell itself (`even_conv`)
+        wide[:, :, (like.shape[2] - 1) // 2] = weight.to(like)
         return wide
 
     def widen_head(weight: Tensor, like: Tensor, channels: int) -> Tensor:
@@ -63,7 +65,7 @@ def _carry(
         if weight.dim() != like.dim():
             weight = kernel(weight, like)
         elif weight.dim() == 2 and len(weight) == len(like) and weight.shape != like.shape:
-            weight = head(weight, like, _last_channels(source))
+            weight = head(weight, like, _channels_of(source, key))
         if weight.shape != like.shape:
             raise UsageError(f"{key}: {tuple(old[key].shape)} does not become {tuple(like.shape)}")
         new[key] = weight
@@ -71,8 +73,11 @@ def _carry(
     return target
 
 
-def _last_channels(net: Net) -> int:
-    """Channels of the last stage, which a flatten head reads cell by cell."""
+def _channels_of(net: Net, key: str) -> int:
+    """Channels that the flatten head with this weight reads cell by cell: its own, else those of the last stage."""
+    layer = net.get_submodule(key.rpartition(".")[0])
+    if isinstance(layer, FlatLinear):
+        return layer.channels
     first = next(p for p in net.parameters() if p.dim() > 2)
     # the number of channels is the same at any size that is large enough to run
     spatial = net.spatial or (64,) * (first.dim() - 2)

@@ -8,7 +8,7 @@ Convolutions must be centred and keep ceil(cells / stride) cells, as `same_conv`
 then real where cell i * stride of the input was, and padding filled with zeros reads like the zero padding of a border.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,25 @@ def shrink(mask: Mask, *strides: int | Sequence[int]) -> Mask:
         each = [stride] * (mask.dim() - 1) if isinstance(stride, int) else stride
         mask = mask[(slice(None), *(slice(None, None, s) for s in each))]
     return mask
+
+
+def conv(layer: nn.Module, x: Tensor, mask: Mask) -> tuple[Tensor, Mask]:
+    """`layer`, a convolution, of the real cells of x, and the mask after its stride."""
+    return layer(fill(x, mask)), shrink(mask, layer.stride)  # type: ignore[arg-type]
+
+
+def run(layers: Iterable[nn.Module], x: Tensor, mask: Mask) -> tuple[Tensor, Mask]:
+    """Layers one after another: convolutions, norms, what looks at each cell alone, and an `nn.Sequential` of these."""
+    for layer in layers:
+        if isinstance(layer, nn.Sequential):
+            x, mask = run(layer, x, mask)
+        elif isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+            x, mask = conv(layer, x, mask)
+        elif isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.GroupNorm):
+            x = norm(layer, x, mask)
+        else:
+            x = layer(x)
+    return x, mask
 
 
 def max_pool(pool: nn.Module, x: Tensor, mask: Mask) -> Tensor:

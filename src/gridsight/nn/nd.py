@@ -50,11 +50,26 @@ class Nd:
         return tuple(value)
 
 
-def he_init(module: nn.Module) -> None:
-    """He's initialisation (arXiv:1502.01852, fan out) of every convolution; norms start at 1 and 0."""
+def he_init(module: nn.Module, linear_std: float | None = None) -> None:
+    """He's initialisation (arXiv:1502.01852, fan out) of every convolution; norms start at 1 and 0.
+
+    Linear layers keep PyTorch's, or are drawn from a normal distribution of `linear_std`, biases zero.
+    """
     for layer in module.modules():
         if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        elif linear_std is not None and isinstance(layer, nn.Linear):
+            nn.init.normal_(layer.weight, 0, linear_std)
+            nn.init.zeros_(layer.bias)
+
+
+def glorot_init(module: nn.Module) -> None:
+    """Glorot's uniform initialisation (Glorot and Bengio, AISTATS 2010), Keras's default; biases zero."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear):
+            nn.init.xavier_uniform_(layer.weight)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
 

@@ -5,7 +5,7 @@ and the studio take what they need and plain inference keeps only the last one a
 publishers' keys (`features`, `stages`, `head`) occupy the nouns.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -48,6 +48,13 @@ class Net(nn.Module):
     def to_grid(self, x: Tensor) -> Tensor:
         """A stage as (N, C, *spatial): the identity unless the network works on tokens."""
         return x
+
+    def fit_state(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """A state under our keys as this network takes it: as it is, unless it comes in other shapes.
+
+        A publisher's matrix over channels becomes a 1-tap kernel, a table for another input size is resized.
+        """
+        return dict(state)
 
     def refuse_mask(self, mask: Tensor | None) -> None:
         """Networks tagged `masked=False` say so instead of dropping a mask in silence."""

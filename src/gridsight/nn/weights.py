@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gridsight.core.errors import UsageError
 
@@ -46,6 +46,28 @@ def load_state(path: Path) -> dict[str, Tensor]:
     if wrong:
         raise UsageError(f"{path} holds no plain state dict: {wrong[0]} is no tensor; save net.state_dict()")
     return {str(key): value for key, value in found.items()}
+
+
+def refuse_others(net: nn.Module, state: Mapping[str, Tensor], name: str, path: Path) -> None:
+    """A `UsageError` that says which keys and shapes of `state` are not those of `net`, the network called `name`."""
+    own = net.state_dict()
+    # counters of norms are younger than many checkpoints and do not matter for inference
+    missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
+    extra = [key for key in state if key not in own]
+    shapes = [
+        f"{key} is {tuple(state[key].shape)}, {name} has {tuple(own[key].shape)}"
+        for key in own
+        if key in state and state[key].shape != own[key].shape
+    ]
+    problems = []
+    if missing:
+        problems.append(f"{len(missing)} keys are missing (first: {', '.join(missing[:3])})")
+    if extra:
+        problems.append(f"{len(extra)} keys are not of {name} (first: {', '.join(extra[:3])})")
+    if shapes:
+        problems.append(f"{len(shapes)} shapes differ (first: {shapes[0]})")
+    if problems:
+        raise UsageError(f"{path} is not a checkpoint of {name}: {'; '.join(problems)}")
 
 
 def matched(state: Mapping[str, Tensor], renames: Sequence[tuple[str, str]]) -> dict[str, Tensor]:

@@ -32,7 +32,9 @@ def data(of: Contents) -> str:
     skipped = of.result.get("skipped", 0)
     if skipped:
         parts.append(
-            paragraph(f"{some(skipped, 'held-back item')} could not be read and are not in the result.", "note")
+            paragraph(
+                f"Of all data {some(skipped, 'item')} could not be used: neither learned from nor tested.", "note"
+            )
         )
     if bad:
         parts.append(f"<h3>{esc(some(len(bad), 'bad file'))}</h3>" + bullets(bad))
@@ -41,9 +43,20 @@ def data(of: Contents) -> str:
         count = of.result.get("duplicates_count", len(twins))
         few = bullets(pairs, 12)
         parts.append(f"<h3>{esc(some(count, 'pair'))} of near-duplicates across splits</h3>{few}")
-    if of.result and not (skipped or bad or twins):
-        parts.append(paragraph("No bad files and no near-duplicates across splits are recorded.", "soft"))
+    if of.result and not (skipped or bad):
+        parts.append(paragraph("All files could be read.", "soft"))
+    if of.result and not twins:
+        parts.append(paragraph(_no_twins("duplicates" in of.result), "soft"))
     return "".join(parts)
+
+
+def _no_twins(looked: bool) -> str:
+    if looked:
+        return "No near-duplicates across splits were found."
+    return (
+        "Near-duplicates were not looked for: training compares them across one split of items of one size, not of "
+        "very many. gridsight check looks for them in any data."
+    )
 
 
 def _described(spec: DataSpec) -> Mapping[str, Any]:

@@ -111,6 +111,10 @@ class Task:
         """Names of the metrics to print first."""
         raise NotImplementedError
 
+    def chance(self) -> tuple[str, float]:
+        """A metric of `measure` that is higher for better answers, and what answers that know nothing of an item get."""
+        raise NotImplementedError
+
     def worst(self, predicted: Predicted, y: np.ndarray) -> np.ndarray:
         """Numbers of the items that were answered wrongly, the worst first."""
         raise NotImplementedError

@@ -65,6 +65,9 @@ class Classify(Task):
     def headline(self, result: Mapping[str, Any]) -> list[str]:
         return metrics.headline(result["metrics"], np.sum(result["confusion"], 1))
 
+    def chance(self) -> tuple[str, float]:
+        return "balanced_accuracy", 1 / len(self.classes)
+
     def worst(self, predicted: Predicted, y: np.ndarray) -> np.ndarray:
         p = predicted["probabilities"]
         wrong = np.flatnonzero(p.argmax(1) != y)

@@ -71,6 +71,9 @@ class Grade(Task):
     def headline(self, result: Mapping[str, Any]) -> list[str]:
         return ["quadratic_kappa", "mae", "accuracy"]
 
+    def chance(self) -> tuple[str, float]:
+        return "quadratic_kappa", 0.0
+
     def worst(self, predicted: Predicted, y: np.ndarray) -> np.ndarray:
         p = predicted["probabilities"]
         distance = np.abs(p.argmax(1) - y)

@@ -76,6 +76,9 @@ class Multilabel(Task):
     def headline(self, result: Mapping[str, Any]) -> list[str]:
         return ["average_precision", "f1_macro", "accuracy"]
 
+    def chance(self) -> tuple[str, float]:
+        return "roc_auc", 0.5
+
     def worst(self, predicted: Predicted, y: np.ndarray) -> np.ndarray:
         p = predicted["probabilities"]
         distance = np.abs(p - y).max(1)

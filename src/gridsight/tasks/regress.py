@@ -73,6 +73,9 @@ class Regress(Task):
     def headline(self, result: Mapping[str, Any]) -> list[str]:
         return ["mae", "r2", *(["interval_coverage"] if "interval_coverage" in result["metrics"] else [])]
 
+    def chance(self) -> tuple[str, float]:
+        return "r2", 0.0
+
     def worst(self, predicted: Predicted, y: np.ndarray) -> np.ndarray:
         return np.argsort(-np.abs(predicted["value"] - y), kind="stable")
 

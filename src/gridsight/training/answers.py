@@ -1,6 +1,8 @@
 """What a network says of the items of a loader, each asked about once."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +11,22 @@ from gridsight.core.ranks import Ranks
 from gridsight.data.loader import Batch, Loader
 from gridsight.nn.frontend import FrontEnd
 from gridsight.training.memory import is_out_of_memory
+
+T = TypeVar("T")
+
+
+def each_batch(data: Loader, device: torch.device, ask: Callable[[Batch], T]) -> list[T]:
+    """What `ask` says of every batch in order, on `device`; must not depend on the size of a batch.
+
+    Where memory runs out all are asked about again, in batches half as large.
+    """
+    while True:
+        try:
+            return [ask(batch.to(device)) for batch in data.in_order()]
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or data.size == 1:
+                raise
+        data = replace(data, size=data.size // 2)
 
 
 @torch.no_grad()
@@ -24,14 +42,7 @@ def predict_logits(
     training = net.training
     net.eval()
     try:
-        while True:
-            try:
-                found = [_answer(net, front, batch.to(device)) for batch in data.in_order()]
-                break
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error) or data.size == 1:
-                    raise
-            data = replace(data, size=data.size // 2)  # the answers do not depend on it
+        found = each_batch(data, device, lambda batch: _answer(net, front, batch))
     finally:
         net.train(training)
     found = [pair for share in ranks.gather(found) for pair in share]

@@ -5,11 +5,12 @@ as many of them as the time holds, up to `MOST` times. A time too short for `FEW
 narrower network.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from gridsight.training.recipe import Recipe
+from gridsight.core.console import tuples
+from gridsight.training.recipe import FrontEnd, Recipe, Tuning
 
 LADDER = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
 """Factors of the recipe's widths."""
@@ -75,14 +76,7 @@ def _choice(recipe: Recipe, factor: float, seconds: float, epoch: Callable[[Reci
 
 def recipe_from(values: dict[str, Any]) -> Recipe:
     """The recipe that plan.json holds, JSON's lists turned back into tuples."""
-    from gridsight.training.recipe import FrontEnd
-
-    front = values.get("front_end")
-    plain = {name: _tuples(value) for name, value in values.items() if name != "front_end"}
-    return Recipe(**plain, front_end=FrontEnd(**front) if front is not None else None)
-
-
-def _tuples(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _tuples(item) for name, item in value.items()}
-    return tuple(map(_tuples, value)) if isinstance(value, Sequence) and not isinstance(value, str) else value
+    kinds = {"front_end": FrontEnd, "tuning": Tuning}
+    plain = {name: tuples(value) for name, value in values.items() if name not in kinds}
+    parts = {name: kind(**values[name]) for name, kind in kinds.items() if values.get(name) is not None}
+    return Recipe(**plain, **parts)

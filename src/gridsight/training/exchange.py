@@ -23,7 +23,7 @@ def exchange(net: nn.Module, ranks: Ranks, loss: Tensor, good: Tensor, asked: bo
     statistics = [
         value
         for module in net.modules()
-        if isinstance(module, nn.modules.batchnorm._BatchNorm)
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training  # not a frozen one
         for value in (module.running_mean, module.running_var)
         if value is not None
     ]

@@ -2,7 +2,7 @@
 
 A run is a pure function of its settings: step t of epoch e sees the batch, the augmentation and the dropout that
 (seed, e, t) give, whatever was computed before. A snapshot therefore needs no random state, and a run killed anywhere
-ends with the same weights after `resume`. Clocks decide when to save, never what is computed.
+ends with the same weights after `resume`. Clocks decide when to save, never what is computed unless `seconds` says so.
 
 Which weights are kept: the last, unless an earlier epoch was better on the validation data by more than one standard
 error of its score (Breiman et al., Classification and Regression Trees, 1984, section 3.4.3); with `patience`, the
@@ -49,6 +49,7 @@ from gridsight.training.snapshot import (
     under,
 )
 from gridsight.training.stopping import Stopped, stoppable
+from gridsight.training.tuning import Tuned
 
 EVALUATIONS = 25
 """At most so many evaluations a run: more only cost time where epochs are short."""
@@ -114,19 +115,18 @@ class Trainer:
         seconds: float | None = None,
         events: Events | None = None,
         ranks: Ranks | None = None,
+        tuned: Tuned | None = None,
     ) -> None:
         self.device, self.ranks = device, ranks or Ranks()
         self.net, self.front, self.task = channels_last(net.to(device)), front.to(device), task
-        chained = recipe.mixup > 0
-        self.train = replace(train, rank=self.ranks.rank, world=self.ranks.world, chained=chained)
-        self.recipe, self.validation, self.seed = recipe, validation, seed
-        self.patience = patience
+        self.train = replace(train, rank=self.ranks.rank, world=self.ranks.world, chained=recipe.mixup > 0)
+        self.recipe, self.validation, self.seed, self.patience = recipe, validation, seed, patience
         self.phase, self.snapshot, self.save_every = phase, snapshot, save_every
         self.events = events or Events()
         self.method = Supervised(self.net, self.front, task, recipe.augment, seed, recipe.mixup, recipe.precision)
-        self.optimiser = make_optimiser(
-            recipe.optimizer, self.net, lr=recipe.lr, weight_decay=recipe.weight_decay, momentum=recipe.momentum
-        )
+        self.tuned, scale = tuned, tuned.scale if tuned else lambda name: 1.0
+        rates = {"lr": recipe.lr, "weight_decay": recipe.weight_decay, "momentum": recipe.momentum}
+        self.optimiser = make_optimiser(recipe.optimizer, self.net, scale=scale, **rates)
         self.average = Average(self.net, recipe.average) if recipe.average else None
         self.best: dict[str, Tensor] | None = None
         self.seconds = seconds
@@ -173,12 +173,12 @@ class Trainer:
 
     def _step(self, batch: Batch) -> None:
         at, recipe = self.at, self.recipe
-        lr = self._rate(self.step)
         for group in self.optimiser.param_groups:
-            group["lr"] = lr
-        if self.device.type != "cpu":
-            batch = batch.to(self.device)
+            group["lr"] = self._rate(self.step) * group["scale"]
+        batch = batch.to(self.device)
         self.net.train()
+        if self.tuned is not None:
+            self.tuned.begin(at.epoch)
         loss, good_sum = self._gradient(batch)
         value, good, self._agreed = exchange(self.net, self.ranks, loss, good_sum, bool(self._asked))
         if not math.isfinite(value):

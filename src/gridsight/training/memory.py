@@ -12,6 +12,8 @@ from torch import Tensor
 
 SHARE = 0.8
 """Of the memory that is free, what a run may plan to take."""
+GROUPS = Path("/sys/fs/cgroup")
+"""Where Linux shows control groups: version 2 here, version 1 in a folder for each resource."""
 _WORDS = ("out of memory", "can't allocate memory", "not enough memory", "could not create a memory", "bad_alloc")
 
 
@@ -53,14 +55,21 @@ def _available() -> int | None:
 
 
 def _left_in_group() -> int | None:
-    for limit, usage in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    """What the limit of a control group leaves; its usage counts pages of files, which the kernel gives up first."""
+    for limit, usage, files in (
+        ("memory.max", "memory.current", ("memory.stat", "")),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", ("memory/memory.stat", "total_")),
     ):
-        most, now = _read(Path("/sys/fs/cgroup") / limit).strip(), _read(Path("/sys/fs/cgroup") / usage).strip()
+        most, now = _read(GROUPS / limit).strip(), _read(GROUPS / usage).strip()
         if most.isdecimal() and now.isdecimal():
-            return max(0, int(most) - int(now))
+            return max(0, int(most) - max(0, int(now) - _pages_of_files(*files)))
     return None
+
+
+def _pages_of_files(name: str, prefix: str) -> int:
+    """Bytes of files that a group holds, read lately or not, as /proc/meminfo counts what is available."""
+    rows = dict(line.split(" ", 1) for line in _read(GROUPS / name).splitlines() if " " in line)
+    return sum(int(rows.get(f"{prefix}{kind}_file", 0)) for kind in ("inactive", "active"))
 
 
 def _left_of_limit() -> int | None:

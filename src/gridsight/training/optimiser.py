@@ -4,6 +4,8 @@ SGD with Nesterov momentum adds decay * w to the gradient (equal to an L2 penalt
 (Loshchilov and Hutter, arXiv:1711.05101). Vectors and scalars (ndim < 2) are left out of the decay.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
@@ -13,15 +15,28 @@ OPTIMISERS = ("sgd", "adamw")
 
 
 def make_optimiser(
-    name: str, net: nn.Module, *, lr: float, weight_decay: float, momentum: float
+    name: str,
+    net: nn.Module,
+    *,
+    lr: float,
+    weight_decay: float,
+    momentum: float,
+    scale: Callable[[str], float] = lambda name: 1.0,
 ) -> torch.optim.Optimizer:
-    """`name` over the trainable parameters in two groups: decayed (ndim >= 2), not decayed."""
-    trained = [p for p in net.parameters() if p.requires_grad]
+    """`name` over the parameters in groups: decayed (ndim >= 2) or not, by `scale` of the parameter's name.
+
+    Each group's rate is `lr` times its "scale"; whoever changes rates later multiplies by it.
+    """
+    found: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for key, parameter in net.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        decay = weight_decay if parameter.ndim >= 2 else 0.0
+        found.setdefault((scale(key), decay), []).append(parameter)
     groups = [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+        {"params": parameters, "weight_decay": decay, "scale": factor, "lr": lr * factor}
+        for (factor, decay), parameters in sorted(found.items(), reverse=True)
     ]
-    groups = [group for group in groups if group["params"]]
     # the fused kernels update all parameters in one call; they exist for the CPU and for CUDA
     if name == "sgd":
         return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0, fused=True)

@@ -26,6 +26,15 @@ class FrontEnd:
 
 
 @dataclass(frozen=True)
+class Tuning:
+    """Of a start from trained weights: `frozen` epochs in which only the head learns; the rate of the first stage over
+    that of the head is `spread` (`training.tuning`)."""
+
+    frozen: int
+    spread: float
+
+
+@dataclass(frozen=True)
 class Recipe:
     """What `train` does when no option says otherwise.
 
@@ -54,6 +63,7 @@ class Recipe:
     front_end: FrontEnd | None = None
     mixup: float = 0.0
     precision: Literal["float32", "bfloat16"] = "float32"
+    tuning: Tuning | None = None
 
 
 def recipe(
@@ -86,6 +96,14 @@ def recipe(
     if max(spatial) <= 48:
         return _small_picture(spatial, n_train, colour)
     return _photograph(spatial, n_train, colour)
+
+
+def tuned(found: Recipe, n_train: int) -> Recipe:
+    """The recipe for a network that starts from trained weights: fewer and gentler steps, the head first."""
+    epochs = _passes(20_000, n_train, least=8, most=60)
+    tuning = Tuning(max(1, epochs // 5), 0.1)
+    return replace(found, optimizer="adamw", lr=1e-3, weight_decay=0.05, batch=32, epochs=epochs, tuning=tuning,
+                   schedule="onecycle", warmup=0.2, label_smoothing=0.1, average=0.99)  # fmt: skip
 
 
 def _tiny_picture(spatial: tuple[int, ...], n_train: int, colour: bool) -> Recipe:

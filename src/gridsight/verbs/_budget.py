@@ -73,10 +73,9 @@ def plan_in_time(
     widths = choice.recipe.arguments.get("widths")
     wide = f"widths {' '.join(map(str, widths))} ({choice.factor:g} of the default), " if widths else ""
     console.say(
-        f"time     {wide}{choice.recipe.epochs} epochs (default {plan.recipe.epochs}) in about {choice.seconds:.0f} s "
-        f"of the {seconds:.0f} s left"
+        f"time     {seconds:.0f} s are left: {wide}{choice.recipe.epochs} epochs (default {plan.recipe.epochs})"
     )
-    return replace(plan, recipe=choice.recipe, seconds=max(budget, 1.0))
+    return replace(plan, recipe=choice.recipe, seconds=max(budget, 1.0), expected=choice.seconds)
 
 
 def _faster_precision(

@@ -11,7 +11,7 @@ from gridsight.verbs.train import TrainSettings
 
 
 def duplicates_across(data: Cached, parts: Split, settings: TrainSettings, console: Console) -> dict[str, Any]:
-    """What result.json says of them; a warning with their number and the first."""
+    """What result.json says of them, nothing where they were not looked for; a warning with their number."""
     if settings.folds or isinstance(data.x, Ragged):
         return {}  # gridsight check compares items of unequal size
     where = {int(i): name for name, index in parts.named() for i in index}
@@ -19,6 +19,8 @@ def duplicates_across(data: Cached, parts: Split, settings: TrainSettings, conso
     across = [(int(a), int(b)) for a, b in found.pairs if where[int(a)] != where[int(b)]]
     if not found.complete:
         console.say("note     too many items to look for near-duplicates; gridsight check says more")
+        if not across:
+            return {}
     if across:
         a, b = across[0]
         console.warn(

@@ -64,9 +64,8 @@ def run_evaluation(settings: EvaluateSettings, console: Console) -> Evaluation:
         return _own_test(settings, folder, console)
     axes = settings.axes or (predictor.model.spec.axes if Path(settings.data).exists() else None)
     spec = predictor.model.spec
-    source = find(settings.data, **asked(settings) | {"group": None, "axes": axes, "usual": spec.target})
-    if spec.kind == "video" and not source.clips and set(source.readers) == {"image"}:
-        source = find(settings.data, **asked(settings) | {"group": None, "axes": axes, "frames": True})
+    like_the_model = {"axes": axes, "usual": spec.target, "clips": spec.kind == "video"}
+    source = find(settings.data, **asked(settings) | like_the_model | {"group": None})
     if settings.group is not None:
         # only the intervals are drawn over it; the publisher's split stays
         check_column(settings.group, source.fields, source.name)
@@ -79,7 +78,9 @@ def run_evaluation(settings: EvaluateSettings, console: Console) -> Evaluation:
     read = _read(source, part, _other_names(source, predictor, console), predictor, console)
     total = len(read.labels) + len(read.bad)
     if len(read.bad) > 0.01 * total and not settings.accept_bad:
-        raise DataError(f"{len(read.bad):,} of {total:,} items cannot be used (first: {read.bad[0]}); --accept-bad")
+        raise DataError(
+            f"{len(read.bad):,} of {total:,} items cannot be used (first: {read.bad[0]}); --accept-bad measures the others"
+        )
     if not read.labels:
         raise DataError(f"there is nothing to measure in {source.name}: no item has a label that the model knows")
     task, calibration = predictor.task, predictor.model.calibration
@@ -95,7 +96,7 @@ def run_evaluation(settings: EvaluateSettings, console: Console) -> Evaluation:
         "model": str(folder.model if folder else settings.run),
         "seconds": round(time.monotonic() - started, 2),
         "split": f"{part} of {source.name}" + (f" ({source.split})" if source.split else ""),
-        "test_reads": 1,
+        "test_reads": 0,  # of the run's own test data alone
     }
     return _tell(result, task, settings, console)
 

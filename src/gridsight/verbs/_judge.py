@@ -112,8 +112,8 @@ def say_result(result: Mapping[str, Any], task: Task, run: Path | None, console:
         console.say(f"{'calibration':<18} none: no validation data, so the answers are the network's own")
     for line in result.get("confused", ())[:3]:
         console.say(f"{'':<18} {line}")
-    counted = "folds" not in result["split"] and result["test_reads"]
-    read = "" if not counted else f"; reading {result['test_reads']} of this test data"
+    reads = 0 if "folds" in result["split"] else result["test_reads"]
+    read = f"; reading {reads} of this test data, and what was chosen after the first flatters it" if reads > 1 else ""
     console.say(f"{'measured on':<18} {result['split']}{read}")
     if result.get("training_seconds"):
         console.say(f"{'time':<18} {result['training_seconds']:.1f} s of training, {result['seconds']:.1f} s in all")

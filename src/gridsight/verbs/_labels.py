@@ -76,7 +76,7 @@ class Views(Phases):
 def check_labels(settings: CheckSettings, source: Source, facts: list[Fact], console: Console) -> LabelCheck:
     """The suspicious labels of a source whose items' facts are known."""
     try:
-        data = cached(source, Console(quiet=console.quiet, json=console.json))
+        data = cached(source, Console(quiet=console.quiet, json=console.json), task=settings.task)
         if data.spec.task != "classify":
             what = {"regress": "numbers", "grade": "grades", "multilabel": "sets of classes"}[data.spec.task]
             return LabelCheck(f"labels were not checked: they are {what}, and only one class an item can be told wrong")

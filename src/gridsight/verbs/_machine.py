@@ -25,7 +25,7 @@ AFTERWARDS = 90 << 20
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds of a training step and of an evaluation of as many items; bytes that the process held at most.
+    """Seconds of a training step and of an evaluation of as many items; bytes held at most, of a GPU or of the process.
 
     `parts` are those that a batch had to be computed in.
     """
@@ -65,6 +65,8 @@ def measure(plan: Plan, data: Cached, device: torch.device, repeats: int = 5) ->
 
 
 def _measure(plan: Plan, data: Cached, device: torch.device, repeats: int) -> Speed:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)  # of other candidates, and of parts that did not fit
     net = plan.network(plan.seed).to(device)
     optimiser = make_optimiser(plan.recipe.optimizer, net, lr=0.0, weight_decay=0.0, momentum=plan.recipe.momentum)
     front = FrontEnd(plan.front, data.spec.ndim).to(device)
@@ -86,11 +88,16 @@ def _measure(plan: Plan, data: Cached, device: torch.device, repeats: int) -> Sp
             start = _now(device)
             net(front(part.x), part.mask)
             evaluations.append((_now(device) - start) * len(rows) / len(part.y))
-    return Speed(min(steps[1:]), min(evaluations), peak_memory(), plan.accumulate)
+    return Speed(min(steps[1:]), min(evaluations), peak_memory(device), plan.accumulate)
 
 
-def peak_memory() -> int:
-    """Bytes that a run will hold at most: what this process has held after the trial steps, and what follows."""
+def peak_memory(device: torch.device) -> int:
+    """Bytes that a run will hold at most: on a GPU those of tensors there, which training alone fills.
+
+    Else what this process has held after the trial steps, and what follows.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
     import resource
     import sys
 

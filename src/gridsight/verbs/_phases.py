@@ -18,14 +18,16 @@ from gridsight.core.errors import UsageError
 from gridsight.core.ranks import Ranks
 from gridsight.core.run import RunFolder, atomic_write
 from gridsight.data.cache import Cached
+from gridsight.data.loader import Batch
 from gridsight.data.split import folds
 from gridsight.nn.features import logits_and_features
 from gridsight.nn.frontend import FrontEnd
 from gridsight.nn.whole import WholeItems
 from gridsight.tasks import TASKS, Task, class_weights, make_task
-from gridsight.training.answers import predict_logits
+from gridsight.training.answers import each_batch, predict_logits
 from gridsight.training.loop import Events, Trainer
 from gridsight.training.snapshot import load_tensors, save_tensors
+from gridsight.training.tuning import Tuned
 from gridsight.verbs._plan import Plan, front_end
 from gridsight.verbs.train import TrainSettings
 
@@ -134,8 +136,10 @@ class Phases:
         if workers is None:
             workers = 0 if data.x.nbytes < IN_MEMORY else 2
         own = hashing.key(settings.seed, seed) if seed else settings.seed
+        net = plan.initial(own)
+        tuned = Tuned(net, recipe.tuning, plan.in_channels, plan.spatial) if recipe.tuning else None
         return Trainer(
-            plan.network(own),
+            net,
             FrontEnd(plan.front, data.spec.ndim),
             self.task(plan, train),
             recipe,
@@ -148,10 +152,22 @@ class Phases:
             phase=phase,
             snapshot=snapshot,
             save_every=settings.save_every,
-            seconds=plan.seconds if phase == "training" else None,
+            seconds=self._seconds(plan, phase, len(train)),
             events=Events(self._row, self.console) if self.ranks.first else None,
             ranks=self.ranks,
+            tuned=tuned,
         )
+
+    def _seconds(self, plan: Plan, phase: str, count: int) -> float | None:
+        """What --minutes leaves for a network that trains on `count` items; --folds share it by their items.
+
+        Without --minutes, and for a check or a calibration, whose time was set aside, there is no limit.
+        """
+        if plan.seconds is None or not phase.startswith(("training", "fold", "final")):
+            return None
+        # each fold trains on the others, the final network on all: as much as `folds` networks on all
+        k = self.settings.folds
+        return plan.seconds * count / (k * len(self.data)) if k else plan.seconds
 
     def fit(self, plan: Plan, phase: str, seed: int, train: np.ndarray, val: np.ndarray) -> Mapping[str, torch.Tensor]:
         """The chosen state of one network, from its file if the phase has ended before."""
@@ -192,11 +208,11 @@ class Phases:
         front = FrontEnd(plan.front, self.data.spec.ndim).to(self.device)
         loader = plan.loader(self.data, index, self.evaluation(plan))
         net = self.network(plan, state).eval()
-        found = []
-        for batch in loader.in_order():
-            batch = batch.to(self.device)
-            found.append([stage.cpu().numpy() for stage in logits_and_features(net, front(batch.x), batch.mask)[1]])
-        return [np.concatenate(stage) for stage in zip(*found, strict=True)]
+
+        def said(batch: Batch) -> list[np.ndarray]:
+            return [stage.cpu().numpy() for stage in logits_and_features(net, front(batch.x), batch.mask)[1]]
+
+        return [np.concatenate(stage) for stage in zip(*each_batch(loader, self.device, said), strict=True)]
 
     def out_of_fold(self, plan: Plan, index: np.ndarray, k: int, name: str) -> list[Answers]:
         """What k networks say of the items that they did not see; nor did their front ends."""
@@ -204,7 +220,7 @@ class Phases:
         found = []
         parts = folds(self.names(index), groups, k, self.settings.seed, classes=self.data.spec.task in CHOICES)
         for number, (inside, outside) in enumerate(parts, 1):
-            own = replace(plan, front=front_end(plan.recipe, self.data, index[inside]))
+            own = replace(plan, front=front_end(plan.recipe, self.data, index[inside], plan.start))
             state = self.fit(own, f"{name} {number} of {k}", number, index[inside], np.empty(0, np.int64))
             answers = self.predict(own, state, index[outside])
             if self.data.spec.task == "regress":

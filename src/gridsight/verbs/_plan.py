@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,15 +16,13 @@ from gridsight.data.augment import AUGMENTS, check, guarded
 from gridsight.data.cache import Cached
 from gridsight.data.loader import Loader
 from gridsight.data.ragged import Ragged
-from gridsight.data.spacing import words
-from gridsight.data.spec import DataSpec
-from gridsight.data.split import Split
 from gridsight.measure.cost import Cost
 from gridsight.models import MODELS, create
 from gridsight.nn.frontend import FrontEnd, FrontEndSettings, MelSettings
 from gridsight.nn.geometry import stage_fields
 from gridsight.tasks import make_task
-from gridsight.training.recipe import Recipe, recipe
+from gridsight.training.recipe import Recipe, Tuning, recipe, tuned
+from gridsight.verbs._start import Start
 from gridsight.verbs.train import TrainSettings
 
 if TYPE_CHECKING:
@@ -44,6 +43,7 @@ class Known:
     cost: Cost
     threads: int
     speed: "Speed"
+    device: torch.device
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,10 @@ class Plan:
     """Everything that decides the numbers of a run, besides the data.
 
     `padded` is the size that items of unequal size are padded to where the network takes no mask; `accumulate` the
-    parts that a batch is computed in; `seconds` the time that training has, None for as long as it takes;
-    `repeats` the patches that an epoch cuts from each item, 0 where items are taken whole.
+    parts that a batch is computed in; `seconds` the time that training has, None for as long as it takes, and
+    `expected` what it was chosen to take of them, all networks together;
+    `repeats` the patches that an epoch cuts from each item, 0 where items are taken whole; `start` the trained weights
+    to start from.
     """
 
     recipe: Recipe
@@ -65,6 +67,8 @@ class Plan:
     accumulate: int = 1
     seconds: float | None = None
     repeats: int = 0
+    expected: float | None = None
+    start: Start | None = None
 
     def loader(self, data: Cached, index: np.ndarray, size: int, workers: int = 0) -> Loader:
         """Batches of the items numbered `index`, as this plan's network takes them."""
@@ -73,11 +77,19 @@ class Plan:
         return Loader(data.x, data.y, index, size, workers, patch=data.spec.spatial, repeats=self.repeats)
 
     def network(self, seed: int) -> Any:
-        """The network with the initial weights of `seed`."""
+        """The network with random weights of `seed`."""
         from gridsight.core import seed as hashing
 
         torch.manual_seed(hashing.key(seed, "weights"))
         return build(self.recipe, self.in_channels, self.num_outputs, self.spatial)
+
+    def initial(self, seed: int) -> Any:
+        """The network as training begins: random, but where the plan starts from trained weights only in its head."""
+        net = self.network(seed)
+        if self.start is None:
+            return net
+        given = arguments(self.recipe, self.spatial)
+        return self.start.into(net, self.recipe.ndim, self.in_channels, self.num_outputs, given)
 
 
 def build(recipe: Recipe, in_channels: int, num_outputs: int, spatial: tuple[int, ...]) -> Any:
@@ -99,7 +111,9 @@ def arguments(recipe: Recipe, spatial: tuple[int, ...]) -> dict[str, Any]:
     return given
 
 
-def make_plan(settings: TrainSettings, data: Cached, train: np.ndarray, console: Console) -> Plan:
+def make_plan(
+    settings: TrainSettings, data: Cached, train: np.ndarray, console: Console, start: Start | None = None
+) -> Plan:
     """The recipe for these data with the settings' overrides, and the front end with its statistics."""
     spec = data.spec
     # a fold trains on what the others hold
@@ -121,6 +135,8 @@ def make_plan(settings: TrainSettings, data: Cached, train: np.ndarray, console:
     if spec.task == "regress" and base.optimizer == "sgd":
         # a rate for cross-entropy throws squared errors about: R squared -139 after 6 epochs, 0.99 after 100
         base = replace(base, optimizer="adamw", lr=2e-3, weight_decay=0.01)
+    if start is not None:
+        base = replace(tuned(base, n_train), model=start.model, arguments=start.arguments)
     chosen = _override(base, settings)
     if MODELS.get(chosen.model).tags.get("alphabet", spec.alphabet) != spec.alphabet:
         raise UsageError(f"{chosen.model} is a network for DNA; {spec.name} is {spec.alphabet or spec.kind}")
@@ -136,7 +152,7 @@ def make_plan(settings: TrainSettings, data: Cached, train: np.ndarray, console:
     if spec.fit == "patch" and "grid" in chosen.arguments:
         # where something lies in a patch says nothing about where it lies in the item
         chosen = replace(chosen, arguments={**chosen.arguments, "grid": 1})
-    front = front_end(chosen, data, train)
+    front = front_end(chosen, data, train, start)
     with torch.no_grad():
         shape = (1, spec.channels, *spec.spatial)
         seen = FrontEnd(front, spec.ndim)(torch.zeros(shape))
@@ -151,6 +167,7 @@ def make_plan(settings: TrainSettings, data: Cached, train: np.ndarray, console:
         spec.spatial if unmasked else None,
         settings.accumulate,
         repeats=repeats,
+        start=start,
     )
 
 
@@ -179,6 +196,11 @@ def _override(base: Recipe, settings: TrainSettings) -> Recipe:
         if (value := getattr(settings, name)) != "auto":
             changes[name] = value
     changes["precision"] = _precision(settings)
+    if base.tuning is not None:
+        frozen = base.tuning.frozen if settings.frozen is None else settings.frozen
+        if settings.frozen is None and settings.epochs is not None:
+            frozen = min(frozen, settings.epochs // 2)
+        changes["tuning"] = Tuning(frozen, base.tuning.spread if settings.spread is None else settings.spread)
     if changes.get("optimizer", base.optimizer) != base.optimizer and settings.lr is None:
         # a rate belongs to its optimiser; these are the usual ones where none is given
         changes["lr"] = {"sgd": 0.1, "adamw": 2e-3}[changes["optimizer"]]
@@ -206,9 +228,17 @@ def _augmentations(words: tuple[str, ...], base: Recipe) -> list[tuple[str, floa
     return chosen
 
 
-def front_end(recipe: Recipe, data: Cached, train: np.ndarray) -> FrontEndSettings:
-    """The front end with mean and deviation a channel of the training items alone, a few at a time."""
+def front_end(recipe: Recipe, data: Cached, train: np.ndarray, start: Start | None = None) -> FrontEndSettings:
+    """The front end with mean and deviation a channel of the training items alone, a few at a time.
+
+    Pictures for trained weights have those that the weights were trained with; gray ones their mean over the channels.
+    """
     spec = data.spec
+    if start is not None and start.mean and spec.kind in ("image", "video"):
+        if spec.channels == len(start.mean):
+            return FrontEndSettings(spec.full_scale, start.mean, start.std)
+        if spec.channels == 1:
+            return FrontEndSettings(spec.full_scale, (fmean(start.mean),), (fmean(start.std),))
     if spec.kind == "sequence":  # a certain letter is 1, a gap or padding 0
         return FrontEndSettings(spec.full_scale, (0.0,) * spec.channels, (1.0,) * spec.channels)
     spread = np.sort(train[np.linspace(0, len(train) - 1, min(STATISTICS, len(train))).astype(np.int64)])
@@ -233,56 +263,6 @@ def front_end(recipe: Recipe, data: Cached, train: np.ndarray) -> FrontEndSettin
     return replace(settings, mel=MelSettings(spec.rate, found.n_mels, found.window, found.hop, found.top_db))
 
 
-def describe_data(spec: DataSpec, split: Split, data: Cached, console: Console) -> None:
-    """What was understood, before anything is trained."""
-    size = "x".join(map(str, spec.spatial))
-    unit = {"sound": f" samples at {spec.rate:,.0f} Hz" if spec.rate else "", "series": " steps"}.get(spec.kind, "")
-    if spec.alphabet:
-        unit = " letters of " + {"dna": "DNA", "protein": "protein"}[spec.alphabet]
-    channels = f"{spec.channels} channel" + ("s" if spec.channels > 1 else "")
-    console.say(f"data     {spec.name}: {spec.kind}, {channels}, {size}{unit}, {spec.dtype}")
-    if spec.fit != "exact" and spec.sizes:
-        low, high = ("x".join(map(str, side)) for side in spec.sizes)
-        how = {
-            "crop": "cut to its aspect and resized",
-            "pad": "cut in the middle or given a margin" if spec.spacing else "padded with zeros or cut in the middle",
-            "mask": "each at its own size, padding masked",
-            "patch": f"each at its own size, trained on patches of {'x'.join(map(str, spec.spatial))}",
-        }[spec.fit]
-        console.say(f"         sizes {low if low == high else f'{low} to {high}'}: {how}")
-    if spec.spacing and spec.spacings:
-        low, high = map(words, spec.spacings)
-        say = f"spacing {low} mm in all" if low == high else f"spacings from {low} to {high} mm"
-        console.say(
-            f"         {say}"
-            + ("" if low == high == words(spec.spacing) else f": resampled to {words(spec.spacing)} mm")
-        )
-    if spec.task == "regress":
-        low, middle, high = np.quantile(data.y, (0, 0.5, 1))
-        unit = f" {spec.unit}" if spec.unit else ""
-        console.say(
-            f"number   {spec.target or 'target'}: {low:g} to {high:g}{unit}, median {middle:g} (--task overrides)"
-        )
-    else:
-        shown = ", ".join(spec.classes[:12]) + (", ..." if spec.num_classes > 12 else "")
-        what = {"multilabel": "any number of these an item", "grade": "ordered grades"}.get(spec.task, "")
-        more = f" ({what}; --task overrides)" if what else ""
-        console.say(f"classes  {spec.num_classes}: {shown}{more}")
-        counts = data.y.sum(0) if spec.task == "multilabel" else np.bincount(data.y, minlength=spec.num_classes)
-        _say_imbalance(spec, counts, console)
-    console.say("split    " + ", ".join(f"{name} {len(index):,}" for name, index in split.named()))
-    console.say(f"         {split.words}")
-    for note in spec.notes:
-        console.say(f"note     {note}")
-
-
-def _say_imbalance(spec: DataSpec, counts: np.ndarray, console: Console) -> None:
-    if counts.min() < 0.5 * counts.max():
-        few, many = int(counts.argmin()), int(counts.argmax())
-        rare, common = spec.classes[few], spec.classes[many]
-        console.say(f"         imbalanced: {rare} has {int(counts[few]):,} items, {common} {int(counts[many]):,}")
-
-
 def describe_plan(
     plan: Plan, data: Cached, n_train: int, networks: int, known: "Known", console: Console
 ) -> dict[str, Any]:
@@ -294,7 +274,8 @@ def describe_plan(
     field = stage_fields(plan.network(plan.seed), plan.in_channels, plan.spatial)[-1].size
     steps = recipe.epochs * max(1, -(-n_train * max(1, plan.repeats) // recipe.batch))
     folds = networks - 1
-    seconds = known.speed.step * steps * (folds if folds else 1)
+    # one measurement, not two: under --minutes the one that the plan was chosen by
+    seconds = known.speed.step * steps * max(1, folds) if plan.expected is None else plan.expected
     memory = known.speed.memory
     seen, size = "x".join("all" if f is None else str(f) for f in field), "x".join(map(str, plan.spatial))
     console.say(
@@ -311,11 +292,20 @@ def describe_plan(
     if each := _each_axis(recipe):
         console.say(f"         thick slices shrink later than the axes within them: {each}")
     console.say("         decay on convolution and linear weights only, not on norms and biases")
+    if plan.repeats and sum((data.spec.counts or {}).get("validation", ())):
+        console.say("         epochs are compared by the middle patch of each validation item, all else is whole items")
+    if plan.start is not None and recipe.tuning is not None:
+        console.say(f"start    {plan.start.origin}")
+        console.say(
+            f"         a new head; it alone learns in the first {recipe.tuning.frozen} epochs, then all do, the first "
+            f"stage at {recipe.tuning.spread:g} of the rate"
+        )
     if plan.accumulate > 1:
         console.say(f"memory   a batch is computed in {plan.accumulate} parts, with the gradient of the whole")
     what = f"for {networks} networks, " if folds else ""
+    where = "the GPU's memory" if known.device.type == "cuda" else "memory"
     console.say(
-        f"expect   about {_duration(seconds)} of training, {what}and {memory / 1e6:,.0f} MB of memory at the peak"
+        f"expect   about {_duration(seconds)} of training, {what}and {memory / 1e6:,.0f} MB of {where} at the peak"
     )
     return {
         "model": recipe.model,
@@ -331,6 +321,7 @@ def describe_plan(
         "accumulate": plan.accumulate,
         "seconds": plan.seconds,
         "repeats": plan.repeats,
+        "start": asdict(plan.start) if plan.start is not None else None,
         "spec": data.spec.to_dict(),
         "fingerprint": data.fingerprint,
         "seconds_expected": seconds,

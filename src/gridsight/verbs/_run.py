@@ -22,7 +22,6 @@ from gridsight.core.device import EXACT, environment, pick_device
 from gridsight.core.errors import DataError, TrainingError, UsageError
 from gridsight.core.ranks import Ended, Ranks
 from gridsight.core.run import RunFolder
-from gridsight.data.cache import cached
 from gridsight.data.source import Source, asked, find
 from gridsight.data.split import Split, split
 from gridsight.measure.calibration import Calibration
@@ -33,12 +32,14 @@ from gridsight.training.memory import free_memory, parts_that_fit
 from gridsight.training.overfit import overfits
 from gridsight.training.stopping import Stopped
 from gridsight.verbs._budget import plan_in_time
+from gridsight.verbs._data import decoded, describe_data
 from gridsight.verbs._duplicates import duplicates_across
 from gridsight.verbs._judge import Judged, Kept, judge, say_result
 from gridsight.verbs._machine import measure, use_threads
 from gridsight.verbs._novelty import learn_known
 from gridsight.verbs._phases import CHOICES, EVALUATION, Answers, Phases, pool
-from gridsight.verbs._plan import Known, Plan, arguments, describe_data, describe_plan, make_plan, plain
+from gridsight.verbs._plan import Known, Plan, arguments, describe_plan, make_plan, plain
+from gridsight.verbs._start import find_start
 from gridsight.verbs.train import TrainSettings
 
 BAD_SHARE = 0.01
@@ -135,16 +136,8 @@ class _Execution:
         self.folder, self.settings, self.console = folder, settings, console
         self.ranks = ranks or Ranks()
         self.device = pick_device(settings.device)
-        self.data = self.ranks.first_then_all(
-            lambda: cached(
-                source,
-                console,
-                size=settings.patch or settings.size,
-                fit="patch" if settings.patch else settings.fit,
-                task=settings.task,
-                verify=settings.verify,
-            )
-        )
+        self.start = self.ranks.first_then_all(lambda: find_start(folder, settings, console))
+        self.data = self.ranks.first_then_all(lambda: decoded(source, settings, self.start, console))
         self.phases = Phases(folder, settings, self.data, self.device, console, self.ranks)
         self._refuse_bad()
         self.phases.refuse_settings()
@@ -159,7 +152,7 @@ class _Execution:
         data = self.data = self.phases.data = replace(data, spec=replace(data.spec, counts=counts, split=parts.words))
         describe_data(data.spec, parts, data, console)
         duplicates = ranks.from_first(lambda: duplicates_across(self.data, parts, self.settings, self.console))
-        self.plan = make_plan(settings, data, parts.train, console)
+        self.plan = make_plan(settings, data, parts.train, console, self.start)
         stored = ranks.from_first(lambda: self.folder.read_json(self.folder.plan))
         if stored is not None and stored["fingerprint"] == data.fingerprint:
             # the statistics as they were measured first: another machine may sum them to other last bits
@@ -198,17 +191,16 @@ class _Execution:
         duplicates: dict[str, Any],
     ) -> dict[str, Any]:
         """The model file, the figures and the report, of which the first process alone takes care; result.json."""
-        console = self.console
         known = learn_known(self.phases, self.plan, final, parts)
         model = replace(self._model(final, calibration, parts.train), novelty=known)
         result = self._judge(judged, calibration, parts, started, self.folder.predictions) | duplicates
         save_model(self.folder.model, replace(model, metrics=result["metrics"]))
         self.folder.write_json(self.folder.result, result)
         self.folder.resume.unlink(missing_ok=True)
-        console.emit(summary(result))
+        self.console.emit(summary(result))
         if self.settings.report:
             write_report(self.folder)
-        say_result(result, self.task, self.folder.path, console)
+        say_result(result, self.task, self.folder.path, self.console)
         return result
 
     def measure(self, part: str) -> dict[str, Any]:
@@ -279,7 +271,8 @@ class _Execution:
     def _in_time(self, started: float, parts: Split, stored: Mapping[str, Any] | None) -> Plan:
         """The plan that makes the most of --minutes; of a resumed run the one that was made then."""
         if stored is not None:
-            return replace(self.plan, recipe=recipe_from(stored["recipe"]), seconds=stored["seconds"])
+            times = {"seconds": stored["seconds"], "expected": stored["seconds_expected"]}
+            return replace(self.plan, recipe=recipe_from(stored["recipe"]), **times)
         assert self.settings.minutes is not None
         left = 60 * self.settings.minutes - (time.monotonic() - started)
         return plan_in_time(self.plan, self.data, parts, left, self.settings, self.device, self.console)
@@ -297,7 +290,7 @@ class _Execution:
         self.plan = replace(plan, accumulate=parts)
         speed = measure(self.plan, self.data, self.device)
         self.plan = replace(self.plan, accumulate=speed.parts)
-        return Known(found, threads, speed)
+        return Known(found, threads, speed, self.device)
 
     def _check(self, parts: Split) -> None:
         learned, share = overfits(self.phases.trainer(self.plan, "check", 0, parts.train, parts.val, None))

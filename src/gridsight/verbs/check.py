@@ -8,7 +8,7 @@ on, or there is one class only. All else is a warning.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from gridsight.core.console import Console
 from gridsight.core.settings import argument, option
@@ -42,6 +42,9 @@ class CheckSettings:
         None, "column of a table that holds the labels (default label, class, ...)", metavar="NAME"
     )
     frames: bool = option(False, "each folder of pictures is one clip, its pictures the frames in natural order")
+    task: Literal["auto", "classify", "multilabel", "regress", "grade"] = option(
+        "auto", "what a label is: one class, several, a number or an ordered grade; auto decides by the labels' column"
+    )
     axes: str | None = option(None, "order of array axes, such as NHWC or NCL")
     labels: bool = option(False, "look for wrong labels too: trains a few networks, which takes minutes")
     out: str | None = option(None, "folder for check.json and contact.png", metavar="DIR")
@@ -85,7 +88,7 @@ def check(settings: CheckSettings, console: Console | None = None) -> CheckResul
     from gridsight.data.source import asked, find
 
     source = find(settings.data, **asked(settings))
-    found, labels = audit(source, console), None
+    found, labels = audit(source, console, settings.task), None
     if settings.labels:
         from gridsight.verbs._labels import check_labels
 
@@ -133,13 +136,14 @@ def _say(console: Console, source: "Source", found: "Audit", out: str | None, sh
         return
     console.say()
     console.table([{"problem": name, "count": count} for name, count in found.problems.items()], ["problem", "count"])
+    rest = "--out DIR writes all to check.json" if out is None else "check.json has all"
     for name in found.problems:
         some = [finding for finding in found.findings if finding.problem == name]
         console.say(f"\n{name}:")
         for finding in some[:SHOWN]:
             console.say("  " + _line(finding))
         if len(some) > SHOWN:
-            console.say(f"  and {len(some) - SHOWN:,} more")
+            console.say(f"  and {len(some) - SHOWN:,} more ({rest})")
     console.say()
     if out is not None:
         console.say(f"all of it: {Path(out) / 'check.json'}" + (f"; pictures: {sheet}" if sheet is not None else ""))

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 class EvaluateSettings:
     """Measure a model on the test data of its run, or on other data.
 
-    Of DATA with a test part only that part is used; of DATA without one, everything. Each reading is counted.
+    Of DATA with a test part only that part is used; of DATA without one, everything. Each reading of the run's own test
+    data is counted.
 
     examples:
       gridsight eval runs/digits-1

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gridsight.core.console import Console
 from gridsight.core.errors import UsageError
@@ -68,7 +68,7 @@ def import_checkpoint(settings: ImportSettings, console: Console) -> Imported:
     from gridsight.models import create
     from gridsight.nn.frontend import FrontEndSettings
     from gridsight.nn.nd import Nd
-    from gridsight.nn.weights import load_state, matched
+    from gridsight.nn.weights import load_state, matched, refuse_others
 
     state = load_state(path)
     nd = Nd(settings.ndim)
@@ -79,7 +79,9 @@ def import_checkpoint(settings: ImportSettings, console: Console) -> Imported:
     classes = _classes(settings.classes) or tuple(map(str, range(_outputs(state))))
     arguments = {"spatial": spatial} if MODELS.accepts(settings.model, "spatial") else {}
     net = create(settings.model, ndim=settings.ndim, in_channels=channels, num_classes=len(classes), **arguments)
-    _load(net, state, settings.model, path)
+    state = net.fit_state(state)
+    refuse_others(net, state, settings.model, path)
+    net.load_state_dict(net.state_dict() | state)
     mean = _each(settings.mean, channels, 0.0, "mean")
     std = _each(settings.std, channels, 1.0, "std")
     if any(value <= 0 for value in std):
@@ -102,29 +104,6 @@ def import_checkpoint(settings: ImportSettings, console: Console) -> Imported:
     console.say(f"next: gridsight eval {out} DATA   or   gridsight predict {out} FILE ...")
     console.emit({"model": str(out), "parameters": parameters, "classes": list(classes)})
     return Imported(out, parameters)
-
-
-def _load(net: Any, state: "dict[str, Tensor]", name: str, path: Path) -> None:
-    """Put the tensors in, or say which keys and shapes differ."""
-    own = net.state_dict()
-    # counters of norms are younger than many checkpoints and do not matter for inference
-    missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
-    extra = [key for key in state if key not in own]
-    shapes = [
-        f"{key} is {tuple(state[key].shape)}, {name} has {tuple(own[key].shape)}"
-        for key in own
-        if key in state and state[key].shape != own[key].shape
-    ]
-    problems = []
-    if missing:
-        problems.append(f"{len(missing)} keys are missing (first: {', '.join(missing[:3])})")
-    if extra:
-        problems.append(f"{len(extra)} keys are not of {name} (first: {', '.join(extra[:3])})")
-    if shapes:
-        problems.append(f"{len(shapes)} shapes differ (first: {shapes[0]})")
-    if problems:
-        raise UsageError(f"{path} is not a checkpoint of {name}: {'; '.join(problems)}")
-    net.load_state_dict(own | state)
 
 
 def _classes(words: tuple[str, ...]) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from gridsight.verbs import VERBS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from gridsight.artifact.predictor import Predictor
     from gridsight.core.errors import ReadError
     from gridsight.data.sample import Sample
 
@@ -73,6 +74,8 @@ def predict(settings: PredictSettings, console: Console) -> Predictions:
             console.note("this model has no intervals: too few data, or none, were left to set them on")
     elif not calibration.calibrated:
         console.note("this model is not calibrated: its probabilities are the network's own")
+    if text := _like_chance(predictor):
+        console.warn(text)
     kept: list[dict[str, Any]] = []
     failed = answered = unsure = 0
     if settings.overlap is not None and not settings.whole:
@@ -103,7 +106,20 @@ def predict(settings: PredictSettings, console: Console) -> Predictions:
     return Predictions(kept, failed)
 
 
-def _samples(paths: tuple[str, ...], predictor: Any) -> "Iterator[Sample | ReadError]":
+def _like_chance(predictor: "Predictor") -> str:
+    """What must be known of a model whose figures on held-out data do not exclude that it only guesses."""
+    task, (name, rate) = predictor.task, predictor.task.chance()
+    found = predictor.model.metrics.get(name)
+    if found is None or found["low"] is None or found["low"] > rate + 1e-9:
+        return ""
+    title = name.replace("_", " ")
+    return (
+        f"on held-out data this model is not shown to be better than chance: {title} {task.words(name, found)}, and "
+        f"guessing gives {f'{100 * rate:.2f} %' if rate else '0'}; do not trust its answers, however sure they look"
+    )
+
+
+def _samples(paths: tuple[str, ...], predictor: "Predictor") -> "Iterator[Sample | ReadError]":
     from pathlib import Path
 
     from gridsight.artifact.inputs import read_path
@@ -115,7 +131,7 @@ def _samples(paths: tuple[str, ...], predictor: Any) -> "Iterator[Sample | ReadE
             yield from read_path(Path(path), predictor.model.spec)
 
 
-def _standard_input(predictor: Any) -> "Iterator[Sample | ReadError]":
+def _standard_input(predictor: "Predictor") -> "Iterator[Sample | ReadError]":
     """One file from standard input; its format is known by its content."""
     import sys
     import tempfile

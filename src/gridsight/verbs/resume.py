@@ -1,4 +1,4 @@
-"""resume: go on with a run that was stopped or killed, to the same weights that it would have had."""
+"""resume: go on with a run that was stopped or killed, to the weights that it would have had (but for --minutes)."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ResumeSettings:
-    """Go on with a run that was stopped or killed; the weights end the same, bit for bit.
+    """Go on with a run that was stopped or killed; the weights end the same, bit for bit, except under --minutes.
 
     examples:
       gridsight resume runs/photos-1

@@ -33,6 +33,8 @@ class TrainSettings:
       gridsight train clips/ --frames
       gridsight train arrays.npz --axes NCL --folds 5
       gridsight train photos/ --model resnet18 --optimizer adamw --lr 1e-3
+      gridsight train photos/ --model resnet50 --pretrained
+      gridsight train scans/ --weights runs/photos/model.safetensors
       gridsight train --settings runs/photos/settings.toml --seed 1
     """
 
@@ -40,6 +42,11 @@ class TrainSettings:
     out: str | None = option(None, "run folder to make (default runs/DATA-N)", metavar="DIR")
     seed: int = option(0, "every random choice follows from it")
     model: str = option("auto", "network by name (gridsight models lists them); auto chooses by the data")
+    pretrained: bool = option(False, "start from published weights, of resnet18 unless --model names another network")
+    weights: str | None = option(None, "start from a file: a state dict of --model, or a model file", metavar="FILE")
+    offline: bool = option(False, "download nothing: published weights must be in the cache")
+    frozen: int | None = option(None, "with such weights: epochs in which only the new head learns")
+    spread: float | None = option(None, "with such weights: rate of the first stage over the head's (default 0.1)")
     minutes: float | None = option(None, "make the best model that this time allows; it chooses width and epochs")
     epochs: int | None = option(None, "passes over the training data")
     batch: int | None = option(None, "items a step")
@@ -117,6 +124,8 @@ def train(settings: TrainSettings, console: Console) -> "Run":
     if Path(settings.data).exists():
         # so that resume and eval find the data from any folder
         settings = replace(settings, data=str(Path(settings.data).resolve()))
+    if settings.weights is not None:
+        settings = replace(settings, weights=str(Path(settings.weights).resolve()))
     ranks.from_first(lambda: atomic_write(folder.settings, to_toml(settings)))
     if not folder.settings.exists():
         raise UsageError(f"process {ranks.rank} does not see {folder.path}: all processes must share its file system")
@@ -140,6 +149,7 @@ def _check(settings: TrainSettings) -> None:
         ("size", 1),
         ("patch", 1),
         ("patience", 0),
+        ("frozen", 0),
         ("workers", 0),
     ):
         value = getattr(settings, name)
@@ -155,6 +165,13 @@ def _check(settings: TrainSettings) -> None:
         raise UsageError("--class-weights and --balanced-sampling both balance the classes: together they do it twice")
     if settings.natural_prior and not (settings.class_weights or settings.balanced_sampling):
         raise UsageError("--natural-prior takes back what --class-weights or --balanced-sampling did; give one of them")
+    if settings.pretrained and settings.weights is not None:
+        raise UsageError("--pretrained takes published weights and --weights a file: give one of the two")
+    for name in ("frozen", "spread", "offline"):
+        if getattr(settings, name) not in (None, False) and not settings.pretrained and settings.weights is None:
+            raise UsageError(f"--{name} is for a start from trained weights; give --pretrained or --weights FILE too")
+    if settings.spread is not None and not 0 < settings.spread <= 1:
+        raise UsageError(f"--spread must be above 0 and at most 1, not {settings.spread}")
     if settings.minutes is not None and settings.epochs is not None:
         raise UsageError("--minutes chooses the epochs; give one of the two")
     for name in ("lr", "save_every", "minutes"):

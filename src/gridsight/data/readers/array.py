@@ -4,7 +4,8 @@ Format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
 `read`: many items along the first axis, N. Labels come from the same `.npz` (x/y, images/labels, data/target,
 x_train/y_train/x_val/..., train_images/train_labels/... as MedMNIST has them) or from the `.npy` beside it (x.npy and
 y.npy, X_train.npy and y_train.npy, name.npy and name_labels.npy), and mean what `data/labels.py` says; an array of
-texts called classes, class_names or the like names the classes. `read_single`: the whole array is one item.
+texts called classes, class_names or the like names the classes. Items that are padded to one size are cut to their own
+where the `.npz` says it: lengths (n,) of series, else (n, ndim). `read_single`: the whole array is one item.
 Items become (C, *spatial) uint8, uint16, int16 or float32 (`data/rows.py`), their axes guessed by `data/axes.py` unless
 told. Items are read from the stream one block after the other, so arrays may be larger than memory; those in Fortran
 order are read whole.
@@ -46,11 +47,21 @@ class Member:
     size: int
 
 
+@dataclass(frozen=True)
+class Part:
+    """The items of one split, and the arrays that say something of each of them."""
+
+    data: Member
+    split: str | None = None
+    labels: Member | None = None
+    lengths: Member | None = None
+
+
 @READERS.register("array", suffixes=(".npy", ".npz"), ndims=(1, 2, 3), many=True)
 class ArrayReader(Reader):
     """`.npy` and `.npz`."""
 
-    version = 2
+    version = 3
 
     def sniff(self, file: File, head: bytes) -> bool:
         if head.startswith(MAGIC):
@@ -64,18 +75,13 @@ class ArrayReader(Reader):
             if data := _data_beside(file):
                 raise ReadError(file, f"holds the labels of {data.name}; give that file")
             beside = _labels_beside(file)
-            yield from _items(
-                _file_member(file), _file_member(beside) if beside else None, None, split_in(file.name)[0], axes
-            )
+            labels = _file_member(beside) if beside else None
+            yield from _items(Part(_file_member(file), split_in(file.name)[0], labels), None, axes)
             return
         with _archive(file) as arrays:
             names = _class_names(arrays)
-            found = _pairs(file, arrays)
-            for split, key, labels in found:
-                member = arrays[key]
-                if len(found) == 1:  # a file with one set of items needs no key in their names
-                    member = Member(str(file), member.open, member.size)
-                yield from _items(member, arrays[labels] if labels else None, names, split, axes)
+            for part in _parts(file, arrays):
+                yield from _items(part, names, axes)
 
     def read_single(self, file: File, axes: str | None = None) -> Sample:
         with nullcontext() if _is_npy(file) else _archive(file) as arrays:
@@ -87,20 +93,14 @@ class ArrayReader(Reader):
 
     def read_as(self, file: File, ndim: int, channels: int, axes: str | None = None) -> Iterator[Sample | ReadError]:
         with nullcontext() if _is_npy(file) else _archive(file) as arrays:
-            if arrays is None:
-                members = [_file_member(file)]
-            else:
-                members = [arrays[data] for _, data, _ in _pairs(file, arrays)]
-                if len(members) == 1:
-                    members = [Member(str(file), members[0].open, members[0].size)]
-            for member in members:
-                with member.open() as stream:
-                    layout = _layout(member, stream)
+            for part in [Part(_file_member(file))] if arrays is None else _parts(file, arrays):
+                with part.data.open() as stream:
+                    layout = _layout(part.data, stream)
                 letters = axes or match_axes(layout.shape, layout.dtype, ndim, channels)
                 if letters is None:
                     wanted = f"{ndim} axes and {channels} channel" + ("s" if channels > 1 else "")
-                    raise ReadError(member.name, f"has shape {layout.shape} where the model takes items of {wanted}")
-                yield from _items(member, None, None, None, letters)
+                    raise ReadError(part.data.name, f"has shape {layout.shape} where the model takes items of {wanted}")
+                yield from _items(Part(part.data, lengths=part.lengths), None, letters)
 
     def probe(self, file: File, axes: str | None = None) -> Header:
         with nullcontext() if _is_npy(file) else _archive(file) as arrays:
@@ -193,14 +193,17 @@ def _layout(member: Member, stream: IO[bytes]) -> Layout:
     return layout
 
 
-def _items(
-    data: Member, labels: Member | None, names: list[str] | None, split: str | None, axes: str | None
-) -> Iterator[Sample | ReadError]:
+def _items(part: Part, names: list[str] | None, axes: str | None) -> Iterator[Sample | ReadError]:
+    data = part.data
     with data.open() as stream:
         layout = _layout(data, stream)
     rows.check_layout(data.name, layout)
     many, letters = rows.item_axes(data.name, layout, axes)
-    said = _labels(labels, layout.shape[0], names) if labels and many else None
+    count, ndim = layout.shape[0], len(letters.replace("C", ""))
+    said = _labels(part.labels, count, names) if part.labels and many else None
+    if part.lengths is not None and not many:
+        raise ReadError(part.lengths.name, "says the lengths of many items, and the array is one; cut it and save it")
+    sizes = rows.read_sizes(part.lengths.name, _whole(part.lengths), count, ndim) if part.lengths else None
 
     def blocks() -> Iterator[np.ndarray]:
         with data.open() as stream:
@@ -208,7 +211,8 @@ def _items(
             yield from rows.read_blocks(data.name, stream, layout)
 
     if many:
-        yield from rows.samples(data.name, blocks(), letters, rows.target_dtype(layout, blocks), said, split)
+        dtype = rows.target_dtype(layout, blocks)
+        yield from rows.samples(data.name, blocks(), letters, dtype, said, part.split, sizes)
     else:
         with data.open() as stream:
             _layout(data, stream)
@@ -266,8 +270,8 @@ def _archive(file: File) -> Iterator[dict[str, Member]]:
         yield {key: member(key, info) for key, info in zip(keys, infos, strict=True)}
 
 
-def _pairs(file: File, arrays: dict[str, Member]) -> list[tuple[str | None, str, str | None]]:
-    """(split, key of the data, key of the labels) of every split that an .npz holds."""
+def _parts(file: File, arrays: dict[str, Member]) -> list[Part]:
+    """Every split that an .npz holds, or all its items."""
     best: dict[tuple[str, str | None], tuple[int, str]] = {}
     unknown = []
     for key in arrays:
@@ -288,17 +292,34 @@ def _pairs(file: File, arrays: dict[str, Member]) -> list[tuple[str | None, str,
             f"its arrays are called {', '.join(list(arrays)[:10])}; call them x and y, images and labels, "
             "or x_train, y_train, x_test, y_test",
         )
-    return [(split, best["data", split][1], best.get(("labels", split), (0, None))[1]) for split in splits]
+    for (role, split), (_, key) in best.items():
+        if role == "lengths" and split not in splits:
+            raise ReadError(
+                file, f"its array {key} says the lengths of no other array; call them x_train, lengths_train"
+            )
+
+    def said(role: str, split: str | None) -> Member | None:
+        return arrays[best[role, split][1]] if (role, split) in best else None
+
+    out = []
+    for split in splits:
+        data = arrays[best["data", split][1]]
+        if len(splits) == 1:  # a file with one set of items needs no key in their names
+            data = Member(str(file), data.open, data.size)
+        out.append(Part(data, split, said("labels", split), said("lengths", split)))
+    return out
 
 
 def _only(file: File, arrays: dict[str, Member]) -> Member:
     """The array that is the item, of an .npz that is one item."""
     if len(arrays) == 1:
         return next(iter(arrays.values()))
-    found = _pairs(file, arrays)
+    found = _parts(file, arrays)
     if len(found) > 1:
         raise ReadError(file, f"holds several arrays ({', '.join(list(arrays)[:10])}) where one item is wanted")
-    return arrays[found[0][1]]
+    if found[0].lengths is not None:
+        raise ReadError(found[0].lengths.name, "says the lengths of many items where one is wanted; cut it and save it")
+    return found[0].data
 
 
 def _class_names(arrays: dict[str, Member]) -> list[str] | None:

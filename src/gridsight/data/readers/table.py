@@ -22,7 +22,7 @@ from gridsight.data import rows
 from gridsight.data.alphabet import guess, one_hot
 from gridsight.data.columns import TIMES, Roles, find_column, has_column, is_missing, is_number, plain, roles
 from gridsight.data.files import File
-from gridsight.data.names import SPLITS, split_in, split_of
+from gridsight.data.names import split_in, split_said
 from gridsight.data.readers import READERS, Reader
 from gridsight.data.sample import Sample
 from gridsight.data.table import PARQUET, Row, Table, separator
@@ -174,7 +174,7 @@ class TableReader(Reader):
                     array,
                     name,
                     label,
-                    whole if found.split is None else _split(row.cells[found.split]),
+                    whole if found.split is None else split_said(row.cells[found.split]),
                     None if group is None else name if is_missing(row.cells[group]) else row.cells[group],
                     alphabet=alphabet,
                     column=column,
@@ -210,12 +210,6 @@ class TableReader(Reader):
         if not blocks:
             raise ReadError(table.file, "has a header and no rows")
         return Sample(np.ascontiguousarray(np.concatenate(blocks).T), str(table.file))
-
-
-def _split(cell: str) -> str | None:
-    if cell and split_of(cell) is None:
-        raise ValueError(f"its split {cell[:30]!r} is none of {', '.join(SPLITS)}")
-    return split_of(cell)
 
 
 def _series(cells: list[str]) -> np.ndarray:

@@ -79,14 +79,14 @@ class Supervised:
             x, mask, targets = self._mixed(x, mask, batch, epoch)
         total = torch.zeros((), device=x.device)
         good = torch.zeros((), dtype=torch.float64, device=x.device)
-        whole = self.task.mass(batch.targets)
+        mass = self.task.mass(batch.targets)
         for rows in torch.arange(len(x)).chunk(accumulate):
             part = slice(int(rows[0]), int(rows[-1]) + 1)
             with numbered(self.net, self.seed, epoch, batch.items[: len(x)][part]):
                 outputs = self._forward(x[part], None if mask is None else mask[part])
             loss = torch.zeros((), device=x.device)
             for weight, y in targets:
-                loss = loss + self._loss(outputs, y[part]) * (weight * self.task.mass(y[part]) / whole)
+                loss = loss + self._loss(outputs, y[part]) * (weight * self.task.mass(y[part]) / mass)
                 good += weight * self.task.goodness(outputs[0].detach(), y[part]).sum()
             loss.backward()
             total += loss.detach()

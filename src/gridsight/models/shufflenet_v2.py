@@ -1,0 +1,118 @@
+"""ShuffleNetV2: Ma, Zhang, Zheng and Sun, arXiv:1807.11164. torchvision's weights load and its 2-D logits are ours.
+
+Written from rules for speed instead of counts of operations: 1-tap convolutions with equally many channels on both
+sides, no groups, little fragmentation, no sums. Half of the channels pass a block untouched, the other half are
+convolved, and a shuffle mixes the halves; a block that strides convolves two copies and doubles the channels.
+Shapes in 2-D: (N, 3, 224, 224) -> 112, pool, 28, 14, 7 cells -> (N, 1024 or 2048, 7, 7) -> (N, 1000).
+"""
+
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from gridsight.models import MODELS
+from gridsight.nn import masked
+from gridsight.nn.blocks import channel_shuffle, conv_norm_act
+from gridsight.nn.nd import Nd, OneOrEach
+from gridsight.nn.net import Net
+
+TAGS: dict[str, Any] = {
+    "ndims": (1, 2, 3),
+    "paper": "arXiv:1807.11164",
+    "spatial": (224, 224),
+    "publisher": "torchvision",
+    "masked": False,
+    "unmasked": "zero padding and batch norms would read what lies beyond a mask",
+}
+
+
+class Block(nn.Module):
+    """(N, C, *spatial) to the same, or with `strided` (N, c_in, *spatial) to (N, c_out, *spatial / 2)."""
+
+    def __init__(self, nd: Nd, c_in: int, c_out: int, kernel: OneOrEach, strided: bool) -> None:
+        super().__init__()
+        self.strided, half, stride = strided, c_out // 2, 2 if strided else 1
+        mix = conv_norm_act(nd, half, half, kernel, stride, None, groups=half)
+        before, after = conv_norm_act(nd, c_in if strided else half, half, 1), conv_norm_act(nd, half, half, 1)
+        self.branch2 = nn.Sequential(*before, *mix, *after)
+        self.branch1 = nn.Sequential()
+        if strided:
+            copy = conv_norm_act(nd, c_in, c_in, kernel, stride, None, groups=c_in)
+            self.branch1 = nn.Sequential(*copy, *conv_norm_act(nd, c_in, half, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        half = x.shape[1] // 2
+        left, right = (x, x) if self.strided else (x[:, :half], x[:, half:])
+        return channel_shuffle(torch.cat([self.branch1(left), self.branch2(right)], 1), 2)
+
+
+@MODELS.register(
+    {"shufflenet_v2_x0_5": {"widths": (24, 48, 96, 192, 1024)}},
+    **TAGS,
+    published="60.55 % top-1 on ImageNet, torchvision V1 weights",
+    parameters_published=1_366_792,
+)
+@MODELS.register(
+    {"shufflenet_v2_x1_0": {"widths": (24, 116, 232, 464, 1024)}},
+    **TAGS,
+    published="69.36 % top-1 on ImageNet, torchvision V1 weights",
+    parameters_published=2_278_604,
+)
+@MODELS.register(
+    {"shufflenet_v2_x1_5": {"widths": (24, 176, 352, 704, 1024)}},
+    **TAGS,
+    published="73.00 % top-1 on ImageNet, torchvision V1 weights",
+    parameters_published=3_503_624,
+)
+@MODELS.register(
+    {"shufflenet_v2_x2_0": {"widths": (24, 244, 488, 976, 2048)}},
+    **TAGS,
+    published="76.23 % top-1 on ImageNet, torchvision V1 weights",
+    parameters_published=7_393_996,
+)
+class ShuffleNetV2(Net):
+    """(N, in_channels, *spatial) -> logits (N, num_classes).
+
+    Stages: the stem (before its pool), then one a group of blocks, at strides 2, 8, 16, 32. `widths` are the channels
+    of the stem, of each group (even), and of the last convolution; `depths` are the blocks of each group (table 5).
+    """
+
+    small: ClassVar[dict[str, object]] = {"widths": (8, 12, 16, 24), "depths": (2, 2)}
+
+    def __init__(
+        self,
+        widths: tuple[int, ...],
+        depths: tuple[int, ...] = (4, 8, 4),
+        *,
+        ndim: int = 2,
+        in_channels: int = 3,
+        num_classes: int = 1000,
+        kernel: OneOrEach = 3,
+        stem_stride: OneOrEach = 2,
+    ) -> None:
+        super().__init__()
+        nd = Nd(ndim)
+        stem, *groups, last = widths
+        self.conv1, self.maxpool = conv_norm_act(nd, in_channels, stem, kernel, stem_stride), nd.MaxPool(3, 2, 1)
+        c, self.groups = stem, []
+        for i, (width, depth) in enumerate(zip(groups, depths, strict=True), 2):
+            group = nn.Sequential()
+            for j in range(depth):
+                group.append(Block(nd, c, width, kernel, strided=j == 0))
+                c = width
+            self.add_module(f"stage{i}", group)
+            self.groups.append(f"stage{i}")
+        self.conv5, self.fc = conv_norm_act(nd, c, last, 1), nn.Linear(last, num_classes)
+
+    def forward_stages(self, x: Tensor, mask: Tensor | None = None) -> Iterator[Tensor]:
+        self.refuse_mask(mask)
+        yield (x := self.conv1(x))
+        x = self.maxpool(x)
+        for name in self.groups[:-1]:
+            yield (x := self.get_submodule(name)(x))
+        yield self.conv5(self.get_submodule(self.groups[-1])(x))
+
+    def forward_head(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        return self.fc(masked.mean(x, mask))

@@ -1,0 +1,76 @@
+"""Trained weights in a network for other data: another head, other channels, another number of axes.
+
+- The head answers about other classes, so it keeps its fresh weights; which tensors it has is not written down
+  anywhere: they are those whose shape changes with the number of classes.
+- Channels: one channel reads the sum of the kernels (a picture of three equal channels gives the same answer); any
+  other number repeats them in turn, corrected so that equal channels give the same answer.
+- Axes: one more by the middle slice, one less by a sum over the axis (`nn.inflate`).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gridsight.core.errors import UsageError
+from gridsight.nn.inflate import inflate, sum_axis
+from gridsight.nn.net import Net
+
+Build = Callable[[int, int, int], Net]
+"""The architecture for (ndim, in_channels, num_classes)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """The weights of an architecture, under its own keys, and what it was built for."""
+
+    state: Mapping[str, Tensor]
+    ndim: int
+    in_channels: int
+    num_classes: int
+
+
+def transfer(build: Build, trained: Trained, target: Net, ndim: int, in_channels: int, num_classes: int) -> Net:
+    """`target`, built for the second trio, with the trained weights in all but its head."""
+    if abs(ndim - trained.ndim) > 1:
+        raise UsageError(f"weights of {trained.ndim} axes do not become those of {ndim}: one more or one less")
+    head = changing(build, trained, classes=1)
+    stem = changing(build, trained, channels=1)
+    fresh = {key: value.clone() for key, value in target.state_dict().items() if key in head}
+    flat = build(trained.ndim, in_channels, num_classes)
+    state = flat.state_dict()
+    for key, value in trained.state.items():
+        if key not in head:
+            state[key] = to_channels(value, in_channels) if key in stem else value
+    flat.load_state_dict(flat.fit_state(state))
+    if ndim == trained.ndim:
+        target.load_state_dict(flat.state_dict())
+    else:
+        (inflate if ndim > trained.ndim else sum_axis)(flat, target)
+    target.load_state_dict(target.state_dict() | fresh)
+    return target
+
+
+def changing(build: Build, trained: Trained, channels: int = 0, classes: int = 0) -> set[str]:
+    """The keys whose shapes differ in a network with so many more channels or classes."""
+
+    def shapes(channels: int, classes: int) -> dict[str, torch.Size]:
+        with torch.device("meta"):
+            net = build(trained.ndim, trained.in_channels + channels, trained.num_classes + classes)
+        return {key: value.shape for key, value in net.state_dict().items()}
+
+    now, other = shapes(0, 0), shapes(channels, classes)
+    return {key for key in now if now[key] != other[key]}
+
+
+def to_channels(kernel: Tensor, count: int) -> Tensor:
+    """(out, in, *taps) as a kernel (out, count, *taps) that answers the same about equal channels."""
+    old = kernel.shape[1]
+    if count == old:
+        return kernel
+    if count == 1:
+        return kernel.sum(1, keepdim=True)
+    repeated = kernel[:, torch.arange(count) % old] * (old / count)
+    # where `count` is no multiple of `old`, what is missing to the sum is spread over all
+    return repeated + (kernel.sum(1, keepdim=True) - repeated.sum(1, keepdim=True)) / count

@@ -1,0 +1,274 @@
+"""What a drawing of a network shows: the graph of its operations, brought to boxes that a reader can take in.
+
+A layer and what follows it cell by cell (norm, activation) are one box. A module made of several is a block, a frame
+around its boxes; a module within a block is one box with its class name. Blocks that follow each other and would be
+drawn alike are drawn once: the others are `Box.others`.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from gridsight.measure.graph import Call, Graph, Step
+from gridsight.reporting.naming import class_words, kind_of, words_of
+
+
+@dataclass(eq=False)
+class Box:
+    """A leaf, which has `steps` and `words` that say what these do, or a frame around `inner`, in the order of time.
+
+    `kind` is conv, linear, pool, mix (attention, recurrence), join, minor (cell by cell), other, end, or frame.
+    """
+
+    call: Call | None
+    kind: str = "frame"
+    words: list[str] = field(default_factory=list)
+    own: list[Step] = field(default_factory=list)
+    inner: list["Box"] = field(default_factory=list)
+    others: list["Box"] = field(default_factory=list)
+
+    def leaves(self) -> Iterator["Box"]:
+        """The leaves in it, without those of `others`."""
+        if self.kind != "frame":
+            yield self
+        for box in self.inner:
+            yield from box.leaves()
+
+    def steps(self) -> Iterator[Step]:
+        """Every step in it, once more for each repetition of a box in it, but not for its own repetitions."""
+        yield from self.own
+        for box in self.inner:
+            for each in (box, *box.others):
+                yield from each.steps()
+
+    @property
+    def parameters(self) -> int:
+        return sum({key: size for step in self.steps() for key, size in step.parameters.items()}.values())
+
+    @property
+    def macs(self) -> int:
+        return sum(step.macs for step in self.steps())
+
+
+@dataclass(frozen=True)
+class Edge:
+    """`target`, a leaf, reads what the leaf `source` wrote, as `shape` (without N)."""
+
+    source: Box
+    target: Box
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """`boxes` are the input, a frame a stage, the head and the answer; edges lead from leaf to leaf."""
+
+    boxes: list[Box]
+    edges: list[Edge]
+
+
+def sketch(graph: Graph, shape: Sequence[int]) -> Sketch:
+    """The boxes and edges of `graph` on an input of `shape` (in_channels, *spatial)."""
+    tree = _Tree(graph)
+    start, end = Box(None, "end", ["input"]), Box(None, "end", ["answer"])
+    for frame in tree.frames:
+        frame.inner = tree.reduced(frame)
+        tree.flatten(frame)
+        tree.fold(frame)
+    boxes = [start, *tree.frames, end]
+    order = {leaf: i for i, leaf in enumerate(leaf for box in boxes for leaf in box.leaves())}
+    edges: dict[tuple[Box, Box], Edge] = {}
+    for step in graph.steps:
+        target = tree.leaf(step)
+        for source, seen in step.reads:
+            edge = Edge(tree.leaf(source) if source else start, target, _shape(source, seen))
+            # what a repeated block reads of its own kind would lead back
+            if order[edge.source] < order[target]:
+                edges.setdefault((edge.source, target), edge)
+    last = graph.steps[-1]
+    edges[tree.leaf(last), end] = Edge(tree.leaf(last), end, last.shape)
+    return Sketch(boxes, list(edges.values()))
+
+
+class _Tree:
+    """Frames of modules around leaves, while they are brought together."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.of: dict[Step, Box] = {}
+        self.merged: dict[Box, Box] = {}
+        self.sources: dict[Box, set[Box]] = {}
+        self.targets: dict[Box, set[Box]] = {}
+        found: dict[tuple[object, ...], Box] = {}
+        for step in graph.steps:
+            leaf = self._place(step, found)
+            self.sources.setdefault(leaf, set())
+            self.targets.setdefault(leaf, set())
+            for source, _ in step.reads:
+                if source and self.of[source] is not leaf:
+                    self.sources[leaf].add(self.of[source])
+                    self.targets[self.of[source]].add(leaf)
+        for leaf in self.sources:
+            leaf.kind, leaf.words = kind_of(leaf.own), words_of(leaf.call, leaf.own)
+        self.frames = [box for path, box in found.items() if len(path) == 1]
+
+    def _place(self, step: Step, found: dict[tuple[object, ...], Box]) -> Box:
+        """The leaf of the step: a call of a layer, or the operation alone; in a frame a call, in one a stage."""
+        calls: list[Call] = []
+        call: Call | None = step.call
+        while call is not None and call.name:
+            calls.insert(0, call)
+            call = call.outer
+        layer = next((call for call in calls if call.leaf), None)
+        blocks = [call for call in calls[: calls.index(layer) if layer else None] if not call.container]
+        path: tuple[object, ...] = (step.stage,)
+        outer = found.setdefault(path, Box(None))
+        for call in blocks:
+            path = (*path, call)
+            if path not in found:
+                found[path] = Box(call)
+                outer.inner.append(found[path])
+            outer = found[path]
+        path = (*path, layer or step)
+        if path not in found:
+            found[path] = Box(layer or step.call, "other")
+            outer.inner.append(found[path])
+        self.of[step] = found[path]
+        found[path].own.append(step)
+        return found[path]
+
+    def leaf(self, step: Step) -> Box:
+        """The leaf that the step is in by now."""
+        box = self.of[step]
+        while box in self.merged:
+            box = self.merged[box]
+        return box
+
+    def reduced(self, frame: Box) -> list[Box]:
+        """What the frame holds, frames of one box replaced by it, layers joined with what follows cell by cell."""
+        inner: list[Box] = []
+        for box in frame.inner:
+            if box.inner:
+                box.inner = self.reduced(box)
+            inner.append(box.inner[0] if len(box.inner) == 1 else box)
+        return self._joined(inner)
+
+    def _joined(self, inner: list[Box]) -> list[Box]:
+        kept: list[Box] = []
+        for box in inner:
+            before = kept[-1] if kept else None
+            if before and "frame" not in (before.kind, box.kind) and self._is_chain([before, box]):
+                if box.kind == "minor" or (before.kind == "minor" and box.kind != "join"):
+                    self._merge(before, [box])
+                    before.words += box.words
+                    before.kind = before.kind if box.kind == "minor" else box.kind
+                    continue
+            kept.append(box)
+        return kept
+
+    def _merge(self, into: Box, boxes: Sequence[Box]) -> None:
+        """Make `boxes` part of the leaf `into`."""
+        gone = {*boxes, into}
+        for box in boxes:
+            self.merged[box] = into
+            into.own += box.own
+        for near in (self.sources, self.targets):
+            near[into] = {other for box in gone for other in near[box]} - gone
+        for ways, back in ((self.sources, self.targets), (self.targets, self.sources)):
+            for other in ways[into]:
+                back[other] = back[other] - gone | {into}
+
+    def _is_chain(self, boxes: Sequence[Box]) -> bool:
+        """Whether each of these leaves alone reads the one before it, and nothing else."""
+        pairs = list(zip(boxes, boxes[1:], strict=False))
+        return all(self.targets[a] == {b} and self.sources[b] == {a} for a, b in pairs)
+
+    def flatten(self, stage: Box) -> None:
+        """Leave one level of frames in a stage."""
+        while len(stage.inner) == 1 and stage.inner[0].inner:
+            stage.inner = stage.inner[0].inner
+        stage.inner = [inner for box in stage.inner for inner in (box.inner if self._is_row(box) else [box])]
+        for block in stage.inner:
+            parts: list[Box] = []
+            for part in block.inner:
+                short = len(part.inner) <= 3 and all(not box.inner for box in part.inner)
+                if part.inner and short and self._is_chain(part.inner):
+                    parts += part.inner
+                else:
+                    parts.append(self._closed(part) if part.inner else part)
+            block.inner = self._joined(parts)
+
+    def _is_row(self, frame: Box) -> bool:
+        """Whether the frame holds blocks of one class, each reading what the one before it wrote."""
+        blocks = [box for box in frame.inner if box.inner]
+        one_class = len({box.call.kind for box in blocks if box.call}) == 1
+        pairs = zip(blocks, blocks[1:], strict=False)
+        return len(blocks) > 1 and one_class and all(self._reads(after, before) for before, after in pairs)
+
+    def _reads(self, after: Box, before: Box) -> bool:
+        written = set(before.leaves())
+        return any(self.sources[leaf] & written for leaf in after.leaves())
+
+    def _closed(self, frame: Box) -> Box:
+        """The frame as one leaf with the name of its class."""
+        first, *rest = frame.leaves()
+        self._merge(first, rest)
+        first.own.sort(key=self._time)
+        first.call = frame.call
+        first.kind = "mix" if kind_of(first.own) == "mix" else "other"
+        first.words = [class_words(frame.call)]
+        return first
+
+    def _time(self, step: Step) -> int:
+        self.times = getattr(self, "times", None) or {step: i for i, step in enumerate(self.of)}
+        return self.times[step]
+
+    def fold(self, frame: Box) -> None:
+        """Keep the first of boxes, or of groups of up to four, that follow each other and would be drawn alike."""
+        for box in frame.inner:
+            if box.inner:
+                self.fold(box)
+        kept: list[Box] = []
+        rest = list(frame.inner)
+        while rest:
+            size, times = max(((size, self._times(rest, size)) for size in (1, 2, 3, 4)), key=_worth)
+            if times == 1:
+                kept.append(rest.pop(0))
+                continue
+            units = [rest[i * size : (i + 1) * size] for i in range(times)]
+            rest = rest[size * times :]
+            first, *others = [unit[0] if size == 1 else Box(None, inner=unit) for unit in units]
+            for other in others:
+                self.merged.update(zip(other.leaves(), first.leaves(), strict=True))
+            first.others = others
+            kept.append(first)
+        frame.inner = kept
+
+    def _times(self, boxes: list[Box], size: int) -> int:
+        """How often the first `size` boxes are repeated, each time reading what the time before wrote."""
+        unit, times = boxes[:size], 1
+        while len(following := boxes[times * size : (times + 1) * size]) == size:
+            before = boxes[(times - 1) * size : times * size]
+            linked = self._reads(Box(None, inner=following), Box(None, inner=before))
+            if not linked or [_look(box) for box in following] != [_look(box) for box in unit]:
+                break
+            times += 1
+        return times
+
+
+def _shape(source: Step | None, seen: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape to write at an edge: as it was written, without axes of one cell that only the operation had."""
+    if source is None or math.prod(source.shape) != math.prod(seen):
+        return seen
+    same = [n for n in source.shape if n > 1] == [n for n in seen if n > 1]
+    return seen if same else source.shape
+
+
+def _worth(found: tuple[int, int]) -> tuple[int, int]:
+    """Order of ways to fold: the most boxes first, then the smallest group."""
+    size, times = found
+    return (size * times if times > 1 else 0, -size)
+
+
+def _look(box: Box) -> tuple[object, ...]:
+    """What is equal for boxes that are drawn alike."""
+    return (box.kind, len(box.others), *box.words, *(_look(inner) for inner in box.inner))

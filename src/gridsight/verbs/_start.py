@@ -1,0 +1,245 @@
+"""Trained weights that a run starts from: published ones (`--pretrained`) or a file (`--weights FILE`).
+
+A file is a state dict of the network that `--model` names, under our keys or the publisher's, or a model file of
+Gridsight. With the weights come the mean and deviation that pictures had when they were trained, and the size.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gridsight.core.console import Console, tuples
+from gridsight.core.errors import UsageError, nearest
+from gridsight.core.run import RunFolder
+from gridsight.models import MODELS, create
+from gridsight.models._catalogue import Published, all_published, published
+
+if TYPE_CHECKING:
+    from gridsight.nn.net import Net
+    from gridsight.nn.transfer import Trained
+    from gridsight.verbs.train import TrainSettings
+
+USUAL = "resnet18"
+"""The network of `--pretrained` without `--model`."""
+LEAST = 96
+"""Smaller pictures are enlarged to this: published networks shrink theirs by 32, and one cell is too few."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where the weights are and what they are of; `side` bounds the shorter side of pictures, None leaves it open.
+
+    `mean` and `std` a channel of values from 0 to 1 are () where the file does not say them.
+    """
+
+    path: str
+    sha256: str
+    origin: str
+    model: str
+    ndim: int
+    in_channels: int
+    num_classes: int
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    side: int | None = None
+
+    @property
+    def sides(self) -> tuple[int, int] | None:
+        """The least and the most cells of the shorter side of pictures."""
+        return None if self.side is None else (min(LEAST, self.side), self.side)
+
+    def trained(self) -> "Trained":
+        """The weights, under our keys; a file that has changed since is a `UsageError`."""
+        from gridsight.nn.transfer import Trained
+
+        path = Path(self.path)
+        if not path.is_file() or _sha256(path) != self.sha256:
+            raise UsageError(f"{path} is not the file that this run starts from (SHA-256 {self.sha256[:12]}...)")
+        net = build(self, self.ndim, self.in_channels, self.num_classes)
+        return Trained(_state(path, net, self.model), self.ndim, self.in_channels, self.num_classes)
+
+    def into(self, target: "Net", ndim: int, in_channels: int, num_classes: int, arguments: Mapping[str, Any]) -> "Net":
+        """`target`, built with these, with the weights in all but its head."""
+        from gridsight.nn.transfer import transfer
+
+        return transfer(partial(_build, self.model, arguments), self.trained(), target, ndim, in_channels, num_classes)
+
+
+def build(start: Start, ndim: int, in_channels: int, num_classes: int) -> "Net":
+    """The network that the weights are of."""
+    return _build(start.model, start.arguments, ndim, in_channels, num_classes)
+
+
+def _build(model: str, arguments: Mapping[str, Any], ndim: int, in_channels: int, num_classes: int) -> "Net":
+    net: Net = create(model, ndim=ndim, in_channels=in_channels, num_classes=num_classes, **arguments)
+    return net
+
+
+def find_start(folder: RunFolder, settings: "TrainSettings", console: Console) -> Start | None:
+    """What the settings ask to start from, downloaded where it is not here yet; None: random weights.
+
+    A run that has a plan keeps to what that says.
+    """
+    stored = folder.read_json(folder.plan)
+    if stored is not None and stored.get("start") is not None:
+        return Start(**{name: tuples(value) for name, value in stored["start"].items()})
+    if settings.weights is not None:
+        found = _from_file(Path(settings.weights), settings.model)
+    elif settings.pretrained:
+        found = _from_publisher(settings.model, settings.offline, console)
+    else:
+        return None
+    found.trained()  # what cannot be used is refused before anything is decoded
+    return found
+
+
+def _from_publisher(model: str, offline: bool, console: Console) -> Start:
+    from gridsight.data.cache import cache_folder
+    from gridsight.data.download import Remote, fetch
+
+    found = published(USUAL if model == "auto" else model)
+    if found is None:
+        known = [each.name for each in all_published()]
+        raise UsageError(f"no weights of {model} are published that we know of; {nearest(model, known)}")
+    path = fetch(Remote(found.url, found.size, found.sha256), cache_folder() / "weights", console, offline)
+    entry = MODELS.get(found.name)
+    ndim = len(entry.tags["spatial"])
+    return Start(
+        str(path),
+        _sha256(path),
+        _words(found),
+        found.name,
+        ndim,
+        len(found.mean),
+        found.classes,
+        mean=found.mean,
+        std=found.std,
+        side=min(found.spatial),
+    )
+
+
+def _words(found: Published) -> str:
+    stated = f"{found.top1:.2f} % of {found.data} as published"
+    return f"{found.weights} of {found.source} ({stated}{'' if found.tried else ', untried by us'}; {found.licence})"
+
+
+def _from_file(path: Path, model: str) -> Start:
+    from gridsight.nn.weights import load_state, matched
+
+    if not path.is_file():
+        raise UsageError(f"there is no file of weights {path}")
+    if (own := _of_gridsight(path)) is not None:
+        return _from_model_file(path, own, model)
+    if model == "auto":
+        raise UsageError(f"{path} does not say what network it is of; give --model NAME (gridsight models lists them)")
+    entry = MODELS.get(model)
+    ndim = len(entry.tags["spatial"])
+    state = matched(load_state(path), entry.item.renames)
+    channels, classes = _sizes(model, ndim, state, path)
+    known = published(model)
+    same = known is not None and len(known.mean) == channels
+    return Start(
+        str(path.resolve()),
+        _sha256(path),
+        str(path),
+        model,
+        ndim,
+        channels,
+        classes,
+        mean=known.mean if known and same else (),
+        std=known.std if known and same else (),
+        side=min(known.spatial) if known and same else None,
+    )
+
+
+def _from_model_file(path: Path, metadata: Mapping[str, Any], model: str) -> Start:
+    from gridsight.artifact.model_file import load_model
+
+    if model not in ("auto", metadata["architecture"]):
+        raise UsageError(f"{path} is a {metadata['architecture']}, not a {model}; leave out --model")
+    found = load_model(path)
+    side = min(found.spec.spatial) if found.spec.kind == "image" else None
+    classes = found.make_task().num_outputs
+    whole = found.front.mel is None
+    return Start(
+        str(path.resolve()),
+        _sha256(path),
+        str(path),
+        found.architecture,
+        found.ndim,
+        found.in_channels,
+        classes,
+        dict(found.arguments),
+        found.front.mean if whole else (),
+        found.front.std if whole else (),
+        side,
+    )
+
+
+def _of_gridsight(path: Path) -> Mapping[str, Any] | None:
+    """The metadata of a model file, None for a file of another program."""
+    from gridsight.core.errors import TrainingError
+    from gridsight.training.snapshot import load_tensors
+
+    with path.open("rb") as file:
+        if file.read(9)[8:] != b"{":
+            return None
+    try:
+        metadata = load_tensors(path)[1]
+    except TrainingError:
+        return None
+    return metadata if "architecture" in metadata else None
+
+
+def _sizes(model: str, ndim: int, state: Mapping[str, Any], path: Path) -> tuple[int, int]:
+    """Input channels and classes of the network that `state` belongs to, from the shapes that depend on them."""
+    import torch
+
+    from gridsight.nn.transfer import Trained, changing
+
+    usual = _defaults(model)
+    trained = Trained({}, ndim, *usual)
+    sizes = []
+    with torch.device("meta"):
+        own = _build(model, {}, ndim, *usual).state_dict()
+    for number, (change, axis) in enumerate((({"channels": 1}, 1), ({"classes": 1}, 0))):
+        keys = [key for key in own if key in changing(partial(_build, model, {}), trained, **change)]
+        key = next((key for key in keys if key in state and state[key].dim() > axis), None)
+        if key is None:
+            raise UsageError(f"{path} is not a checkpoint of {model}: it has none of {', '.join(keys[:3])}")
+        # a grouped or folded layer has a multiple of what it is given
+        sizes.append(state[key].shape[axis] * usual[number] // own[key].shape[axis])
+    return sizes[0], sizes[1]
+
+
+def _defaults(model: str) -> tuple[int, int]:
+    import inspect
+
+    entry = MODELS.get(model)
+    parameters = inspect.signature(entry.item).parameters
+    channels, classes = (entry.arguments.get(n, parameters[n].default) for n in ("in_channels", "num_classes"))
+    return channels, classes
+
+
+@lru_cache(maxsize=2)
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _state(path: Path, net: "Net", name: str) -> Mapping[str, Any]:
+    """The tensors of a file under the keys of `net`, all there and of its shapes."""
+    from gridsight.nn.weights import load_state, matched, refuse_others
+
+    state = load_state(path)
+    if (own := _of_gridsight(path)) is not None:
+        state = {key: value for key, value in state.items() if not key.startswith(("test.", "novelty."))}
+        name = own["architecture"]
+    else:
+        state = net.fit_state(matched(state, net.renames))
+    refuse_others(net, state, name, path)
+    return state

@@ -1,0 +1,307 @@
+"""A start from trained weights: what is carried over, what stays frozen, and the way from a publisher's server."""
+
+import hashlib
+import io
+import json
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from gridsight import train
+from gridsight.core.errors import GridsightError, UsageError
+from gridsight.data.loader import Loader
+from gridsight.models import MODELS, create
+from gridsight.models._catalogue import Published, all_published
+from gridsight.nn.frontend import FrontEnd, FrontEndSettings
+from gridsight.nn.inflate import inflate, sum_axis
+from gridsight.nn.transfer import Trained, changing, to_channels, transfer
+from gridsight.tasks import make_task
+from gridsight.training.loop import Trainer
+from gridsight.training.recipe import Recipe, Tuning
+from gridsight.training.tuning import Tuned, stage_of_layers
+from gridsight.verbs import _start
+from server import serving
+
+SMALL = {"depths": (1, 1), "width": 8, "strides": (1, 2)}
+
+
+def build(ndim: int, in_channels: int, num_classes: int) -> Any:
+    return create("resnet20", ndim=ndim, in_channels=in_channels, num_classes=num_classes, **SMALL)
+
+
+def seeded(seed: int, ndim: int = 2, in_channels: int = 3, num_classes: int = 10) -> Any:
+    torch.manual_seed(seed)
+    net = build(ndim, in_channels, num_classes)
+    for name, value in net.state_dict().items():
+        if name.endswith("running_mean"):
+            value.normal_()
+    return net.eval()
+
+
+def trained(net: nn.Module, num_classes: int = 10) -> Trained:
+    return Trained(net.state_dict(), 2, 3, num_classes)
+
+
+# ---- what is carried over
+
+
+@pytest.mark.parametrize("count", (1, 2, 3, 4, 5, 6, 7))
+def test_equal_channels_give_the_same_answer(count: int) -> None:
+    kernel, x = torch.randn(4, 3, 3, 3), torch.randn(2, 1, 9, 9)
+    expected = torch.conv2d(x.expand(-1, 3, -1, -1), kernel)
+    torch.testing.assert_close(torch.conv2d(x.expand(-1, count, -1, -1), to_channels(kernel, count)), expected)
+    if count == 6:
+        torch.testing.assert_close(to_channels(kernel, 6)[:, 3:], kernel / 2)
+
+
+def test_head_and_stem_are_found_by_their_shapes() -> None:
+    source = trained(seeded(0))
+    assert changing(build, source, classes=1) == {"linear.weight", "linear.bias"}
+    assert changing(build, source, channels=1) == {"conv1.weight"}
+
+
+@pytest.mark.parametrize("channels", (3, 1))
+def test_all_but_the_head_is_carried(channels: int) -> None:
+    source, target = seeded(0), seeded(1, in_channels=channels, num_classes=4)
+    head = target.linear.weight.clone()
+    transfer(build, trained(source), target, 2, channels, 4)
+    assert torch.equal(target.linear.weight, head) and target.linear.weight.shape == (4, 16)
+    x = torch.randn(2, channels, 16, 16)
+    for ours, theirs in zip(target.forward_stages(x), source.forward_stages(x.expand(-1, 3, -1, -1)), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_axes_are_carried_as_by_inflation_and_sums() -> None:
+    source = seeded(0)
+    same = seeded(0, num_classes=4)
+    same.load_state_dict(source.state_dict() | {k: v for k, v in same.state_dict().items() if "linear" in k})
+    for ndim, carry in ((3, inflate), (1, sum_axis)):
+        target = transfer(build, trained(source), seeded(1, ndim, num_classes=4), ndim, 3, 4)
+        expected = carry(same, seeded(2, ndim, num_classes=4)).state_dict()
+        found = target.state_dict()
+        assert all(torch.equal(found[key], expected[key]) for key in found if "linear" not in key)
+    with pytest.raises(UsageError, match="weights of 1 axes do not become those of 3"):
+        transfer(build, Trained({}, 1, 3, 10), seeded(1, 3), 3, 3, 10)
+
+
+# ---- what learns, and how fast
+
+
+@pytest.mark.parametrize("family", [pytest.param(f[0], id=f[0].name) for f in MODELS.families()])
+def test_every_layer_of_every_family_has_its_stage(family: Any) -> None:
+    ndim = family.tags["ndims"][0] if 2 not in family.tags["ndims"] else 2
+    arguments = {**family.arguments, **family.item.small}
+    for name in ("in_channels", "num_classes"):
+        arguments.pop(name, None)
+
+    def small(ndim: int, in_channels: int, num_classes: int) -> Any:
+        return family.item(ndim=ndim, in_channels=in_channels, num_classes=num_classes, **arguments)
+
+    net = small(ndim, 3, 5)
+    spatial = (net.spatial[0] if net.spatial else 32,) * ndim
+    stages, count = stage_of_layers(net, 3, spatial)
+    assert set(stages) == {name for name, _ in net.named_modules()}
+    heads = {key.rpartition(".")[0] for key in changing(small, Trained({}, ndim, 3, 5), classes=1)}
+    assert all(stages[name] == count for name in heads)
+    stems = {key.rpartition(".")[0] for key in changing(small, Trained({}, ndim, 3, 5), channels=1)}
+    assert 0 in {stages[name] for name in stems}  # shortcuts may read the input later
+    owners = {name.rpartition(".")[0] for name, _ in net.named_parameters()}
+    assert {stages[name] for name in owners} >= {0, count}
+
+
+def trainer(tuning: Tuning | None, seed: int = 0, snapshot: Path | None = None, epochs: int = 4) -> Trainer:
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 255, (24, 3, 12, 12), dtype=np.uint8), np.arange(24) % 3
+    net = seeded(seed, num_classes=3)
+    recipe = Recipe(2, SMALL, epochs, 8, 1e-2, 0.1, "resnet20", "adamw", tuning=tuning, average=0.9)
+    front = FrontEnd(FrontEndSettings(255.0, (0.5,) * 3, (0.3,) * 3), 2)
+    task = make_task("classify", ("a", "b", "c"))
+    tuned = Tuned(net, tuning, 3, (12, 12)) if tuning else None
+    data = Loader(x, y, np.arange(24), 8)
+    return Trainer(net, front, task, recipe, data, None, seed=0, device=torch.device("cpu"), snapshot=snapshot,
+                   save_every=0.0, tuned=tuned)  # fmt: skip
+
+
+def body(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {key: value for key, value in state.items() if not key.startswith("linear")}
+
+
+def test_frozen_layers_and_their_norms_are_frozen_to_the_bit() -> None:
+    before = seeded(0, num_classes=3).state_dict()
+    after = trainer(Tuning(4, 0.1)).fit()
+    assert all(torch.equal(after[key], value) for key, value in body(before).items())
+    assert not torch.equal(after["linear.weight"], before["linear.weight"])
+    # the control: without it every weight and every running statistic moves
+    free = trainer(None).fit()
+    assert not any(torch.equal(free[key], value) for key, value in before.items())
+
+
+def test_after_the_frozen_epochs_all_learn() -> None:
+    before = seeded(0, num_classes=3).state_dict()
+    after = trainer(Tuning(2, 0.1)).fit()
+    assert not any(torch.equal(after[key], value) for key, value in before.items())
+
+
+def test_earlier_stages_learn_slower() -> None:
+    run = trainer(Tuning(0, 0.1))
+    run._step(next(iter(run.train.epoch(0, 0))))
+    rates = {
+        name: group["lr"]
+        for group in run.optimiser.param_groups
+        for name, parameter in run.net.named_parameters()
+        if any(parameter is p for p in group["params"])
+    }
+    top = rates["linear.weight"]
+    assert rates["conv1.weight"] / top == pytest.approx(0.1)
+    assert rates["layer1.0.conv1.weight"] / top == pytest.approx(0.1 ** (2 / 3))
+    assert rates["layer2.0.bn2.bias"] / top == pytest.approx(0.1 ** (1 / 3))
+    assert len(rates) == len(list(run.net.parameters()))
+
+
+@pytest.mark.parametrize("step", (4, 8))
+def test_resume_in_and_after_the_frozen_epochs(step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = trainer(Tuning(2, 0.1)).fit()
+    first = trainer(Tuning(2, 0.1), snapshot=tmp_path / "resume.safetensors")
+    taken = Trainer._step
+
+    def die(self: Trainer, batch: Any) -> None:
+        if self.step == step:
+            raise KeyboardInterrupt
+        taken(self, batch)
+
+    monkeypatch.setattr(Trainer, "_step", die)
+    with pytest.raises(KeyboardInterrupt):
+        first.fit()
+    monkeypatch.setattr(Trainer, "_step", taken)
+    again = trainer(Tuning(2, 0.1), seed=5, snapshot=tmp_path / "resume.safetensors").fit()
+    assert all(torch.equal(again[key], value) for key, value in whole.items())
+
+
+# ---- from the publisher to a run
+
+
+def checkpoint(net: nn.Module, **more: Any) -> bytes:
+    buffer = io.BytesIO()
+    torch.save({"state_dict": {f"module.{k}": v for k, v in net.state_dict().items()}, **more}, buffer)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A server with `resnet20.pth`, the catalogue that names it, an empty cache, and data of two classes."""
+    monkeypatch.setenv("GRIDSIGHT_CACHE", str(tmp_path / "cache"))
+    torch.manual_seed(3)
+    net = create("resnet20")
+    content = checkpoint(net)
+    entry = Published("resnet20", "https://example.org/w/resnet20.pth", len(content),
+                      hashlib.sha256(content).hexdigest()[:8], "V1", (32, 32), (36,), (0.4, 0.5, 0.6), (0.2, 0.25, 0.3),
+                      91.25, "CIFAR-10", 10, "https://example.org/repository", "MIT", False)  # fmt: skip
+    monkeypatch.setattr(_start, "published", lambda name: entry if name == "resnet20" else None)
+    monkeypatch.setattr(_start, "all_published", lambda: (entry,))
+    rng = np.random.default_rng(0)
+    colour = rng.integers(0, 255, (40, 20, 20, 3), dtype=np.uint8)
+    np.savez(tmp_path / "colour.npz", x=colour, y=np.arange(40) % 2)
+    np.savez(tmp_path / "gray.npz", x=colour[..., 0], y=np.arange(40) % 2)
+    with serving(**{"resnet20.pth": content}) as (server, address):
+        monkeypatch.setenv("GRIDSIGHT_MIRROR", address)
+        yield server, net, tmp_path
+
+
+def run(folder: Path, data: str, out: str, **settings: Any) -> Any:
+    return train(str(folder / data), out=str(folder / out), epochs=2, report=False, **settings)
+
+
+def test_a_run_from_published_weights(published: Any) -> None:
+    server, net, folder = published
+    found = run(folder, "colour.npz", "a", model="resnet20", pretrained=True, frozen=2)
+    model = found.predictor().model
+    assert model.spec.spatial == (32, 32) and model.front.mean == (0.4, 0.5, 0.6)
+    ours, theirs = model.net.state_dict(), net.state_dict()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours if not key.startswith("linear"))
+    assert ours["linear.weight"].shape == (2, 64)
+    said = (folder / "a" / "log.txt").read_text()
+    assert "V1 of https://example.org/repository (91.25 % of CIFAR-10 as published, untried by us; MIT)" in said
+    assert "it alone learns in the first 2 epochs" in said
+    plan = json.loads((folder / "a" / "plan.json").read_text())
+    assert plan["start"]["sha256"] == hashlib.sha256(server.files["resnet20.pth"]).hexdigest()
+    assert plan["recipe"]["tuning"] == {"frozen": 2, "spread": 0.1}
+    # the second run needs no server
+    run(folder, "colour.npz", "b", model="resnet20", pretrained=True, offline=True)
+    assert server.asked == [None]
+
+
+def test_gray_pictures_and_a_model_file(published: Any) -> None:
+    _, net, folder = published
+    first = run(folder, "gray.npz", "a", model="resnet20", pretrained=True, frozen=2)
+    model = first.predictor().model
+    assert model.in_channels == 1 and model.front.mean == (0.5,)
+    torch.testing.assert_close(model.net.conv1.weight, net.conv1.weight.sum(1, keepdim=True))
+    again = run(folder, "gray.npz", "b", weights=str(first.model), frozen=2).predictor().model
+    assert torch.equal(again.net.layer3[0].conv1.weight, net.layer3[0].conv1.weight)
+    assert again.front.mean == (0.5,)
+    with pytest.raises(UsageError, match="is a resnet20, not a resnet18; leave out --model"):
+        run(folder, "gray.npz", "c", model="resnet18", weights=str(first.model))
+
+
+def test_what_is_refused(published: Any) -> None:
+    server, _, folder = published
+
+    def refused(why: str, **settings: Any) -> None:
+        with pytest.raises(GridsightError, match=why):
+            run(folder, "colour.npz", "no", **settings)
+        assert not (folder / "no").exists()
+
+    refused("no weights of lenet5 are published that we know of", model="lenet5", pretrained=True)
+    refused("--offline downloads nothing", model="resnet20", pretrained=True, offline=True)
+    refused("give one of the two", pretrained=True, weights="x")
+    refused("--frozen is for a start from trained weights", frozen=1)
+    refused("--spread must be above 0", pretrained=True, spread=2.0)
+    refused("there is no file of weights", weights=str(folder / "none.pth"))
+    content = server.files["resnet20.pth"]
+    server.files["resnet20.pth"] = content[:-1] + b"x"
+    refused("are not the published file", model="resnet20", pretrained=True)
+    (folder / "some.pth").write_bytes(content)
+    refused("does not say what network it is of; give --model NAME", weights=str(folder / "some.pth"))
+    refused("some.pth is not a checkpoint of resnet32: 60 keys are missing", model="resnet32",
+            weights=str(folder / "some.pth"))  # fmt: skip
+    (folder / "hostile.pth").write_bytes(checkpoint(nn.Linear(1, 1), hook=print))
+    refused("holds more than tensors, which could run code when loaded", model="resnet20",
+            weights=str(folder / "hostile.pth"))  # fmt: skip
+
+
+def test_a_file_that_has_changed_is_not_taken_for_the_same(published: Any, tmp_path: Path) -> None:
+    _, net, folder = published
+    path = folder / "w.pth"
+    path.write_bytes(checkpoint(net))
+    start = _start._from_file(path, "resnet20")
+    assert (start.in_channels, start.num_classes, start.side) == (3, 10, 32)
+    assert start.trained().num_classes == 10
+    path.write_bytes(checkpoint(seeded(0)))
+    _start._sha256.cache_clear()
+    with pytest.raises(UsageError, match="is not the file that this run starts from"):
+        start.trained()
+
+
+def test_the_catalogue_is_of_networks_that_exist() -> None:
+    named = {entry.name for entry in MODELS.entries() if entry.tags.get("publisher") == "torchvision"}
+    assert {found.name for found in all_published()} == named
+    for found in all_published():
+        assert found.url.startswith("https://download.pytorch.org/models/") and found.sha256 in found.url
+        published = MODELS.get(found.name).tags["parameters_published"]
+        # a file holds four bytes a parameter, and a little more
+        assert 3.9 * published < found.size < 4.4 * published + 200_000, found.name
+
+
+def test_partial_builds() -> None:
+    start = _start.Start("x", "", "", "resnet20", 2, 3, 10, SMALL)
+    assert _start.build(start, 1, 2, 4).linear.out_features == 4
+    assert changing(partial(_start._build, "resnet20", SMALL), Trained({}, 2, 3, 10), classes=1) == {
+        "linear.weight",
+        "linear.bias",
+    }
