@@ -343,7 +343,7 @@ def test_stages_are_not_overwritten(small: Small, ndim: int) -> None:
 
 @small_and_ndim
 def test_receptive_field_is_the_measured_one(small: Small, ndim: int) -> None:
-    """Tagged `field_bounded`, with the reason: "everything" is an upper bound there, and no cell sees more than that."""
+    """Tagged `field_bounded`, with the reason: "everything" is an upper bound there, and no cell sees more."""
     known = stage_fields(small.build(ndim), CHANNELS, small.size(ndim))
     bounded = small.entry.tags.get("field_bounded")
     for axis in range(ndim):
@@ -408,7 +408,7 @@ def test_a_dropped_argument_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_shuffle_of_one_group_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The negative control: it moves no channel, keeps every shape and gradient, and is no longer what was published."""
+    """The negative control: it moves no channel, keeps every shape and gradient, and is not what was published."""
     from gridsight.models import shufflenet_v2
 
     name = "shufflenet_v2_x0_5"

@@ -1,4 +1,4 @@
-"""README, CONTRIBUTING and docs say what is true: commands parse, links lead somewhere, the two examples work."""
+"""README, CONTRIBUTING and docs say what is true: commands parse, links lead somewhere, the examples work."""
 
 import doctest
 import importlib
@@ -70,24 +70,26 @@ def test_the_readme_names_the_two_commands_and_the_make_targets_exist() -> None:
     assert "make test" in readme
 
 
-def _example(kind: str) -> str:
-    blocks = re.findall(rf"```python {kind}\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
+def _example(page: str, kind: str) -> str:
+    blocks = re.findall(rf"```python {kind}\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
     assert len(blocks) == 1
     return blocks[0]
 
 
 @pytest.mark.parametrize(
-    ("kind", "place", "contract", "name"),
+    ("page", "kind", "place", "contract", "name"),
     [
-        ("model", "models/allconv.py", "test_models.py", "allconv"),
-        ("reader", "data/readers/xyzw.py", "test_readers.py", "xyzw"),
+        ("CONTRIBUTING.md", "model", "models/allconv.py", "test_models.py", "allconv"),
+        ("CONTRIBUTING.md", "reader", "data/readers/xyzw.py", "test_readers.py", "xyzw"),
+        ("docs/models.md", "nin", "models/nin.py", "test_models.py", "nin_cifar"),
     ],
+    ids=("allconv", "xyzw", "nin"),
 )
-def test_the_examples_of_contributing_pass_their_contract(
-    tmp_path: Path, kind: str, place: str, contract: str, name: str
+def test_the_examples_of_the_pages_pass_their_contract(
+    tmp_path: Path, page: str, kind: str, place: str, contract: str, name: str
 ) -> None:
     shutil.copytree(ROOT / "src" / "gridsight", tmp_path / "src" / "gridsight")
-    (tmp_path / "src" / "gridsight" / place).write_text(_example(kind), encoding="utf-8")
+    (tmp_path / "src" / "gridsight" / place).write_text(_example(page, kind), encoding="utf-8")
     shutil.copytree(ROOT / "tests", tmp_path / "tests")
     command = [sys.executable, "-m", "pytest", "-q", "-k", name, "-p", "no:cacheprovider", "-W", "error"]
     done = subprocess.run(

@@ -86,6 +86,11 @@ def test_eval_gives_the_figures_of_training_again_and_counts_the_reading(
         assert ("reading 3 of this test data" in capsys.readouterr().out) is said
 
 
+def test_eval_of_a_part_without_items_is_refused_in_a_line(capsys: pytest.CaptureFixture[str], trained: Path) -> None:
+    assert main(["eval", str(trained), "--split", "val"]) == 2
+    assert "there is no val part to measure" in capsys.readouterr().err
+
+
 def test_eval_says_what_goes_on_without_bad_items(capsys: pytest.CaptureFixture[str], trained: Path) -> None:
     for name in ("dark", "light", "grey"):
         pictures_of = Path("new") / name

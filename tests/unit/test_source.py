@@ -410,6 +410,10 @@ def test_a_pattern_adds_columns_to_class_folders_and_reads_splits(tmp_path):
     by_path = find(str(tmp_path), pattern="{split}/{label}/{name}.png")
     assert [(item.label, item.split) for item in by_path.items][-1] == ("dog", "train")
     assert by_path.split == "the field split of the names"
+    # another word is no split: such a file is named, and never trained on in silence
+    picture(tmp_path / "extra" / "dog" / "pextra-dog_1.png")
+    (error,) = find(str(tmp_path), pattern="{split}/{label}/{name}.png").bad
+    assert str(error).startswith(f"{tmp_path}/extra/dog/pextra-dog_1.png: its split 'extra' is none of train, ")
 
 
 def test_group_without_columns(tmp_path):

@@ -16,6 +16,7 @@ from gridsight.nn.frontend import FrontEnd, FrontEndSettings
 from gridsight.nn.net import Net
 from gridsight.tasks import class_weights
 from gridsight.tasks.classify import Classify
+from gridsight.tasks.multilabel import Multilabel
 from gridsight.training.answers import predict_logits
 from gridsight.training.average import Average
 from gridsight.training.loop import Events, Trainer
@@ -176,9 +177,32 @@ def test_loss_with_weights_and_smoothing_equals_the_sum_written_out() -> None:
     task.weights = w
     logp = logits.log_softmax(1)
     smooth = F.one_hot(y, 3).double() * 0.8 + 0.2 / 3
-    expected = -(smooth * logp * w).sum() / w[y].sum()
+    expected = -((smooth * logp).sum(1) * w[y]).sum() / w[y].sum()
     assert float(task.loss(logits, y)) == pytest.approx(float(expected), rel=1e-9)
     assert task.mass(y) == pytest.approx(float(w[y].sum()))
+
+
+def test_of_rare_classes_smoothing_and_weights_leave_the_common_ones_their_label() -> None:
+    """At 1:99 answers that follow the labels must cost less than calling everything rare."""
+    y = torch.tensor([1] + [0] * 99)
+    right = torch.where(F.one_hot(y, 2) > 0, 3.0, 0.0)
+    all_rare = torch.tensor([[0.0, 3.0]]).expand(100, 2)
+    task = Classify("ab", label_smoothing=0.1, weights=class_weights([99, 1]))
+    assert task.loss(right, y) < 0.5 * task.loss(all_rare, y)
+    sets, questions = F.one_hot(y, 2)[:, 1:].float(), Multilabel("b", label_smoothing=0.1, weights=(99.0,))
+    assert questions.loss(6 * sets - 3, sets) < 0.5 * questions.loss(torch.full_like(sets, 3.0), sets)
+
+
+def test_balanced_scores_are_means_over_classes() -> None:
+    y, logits = torch.tensor([0] * 96 + [1] * 4), torch.tensor([[1.0, 0.0]]).repeat(100, 1)
+    logits[96] = logits[97] = logits[0] = torch.tensor([0.0, 1.0])
+    plain = Classify("ab").score(logits, y)
+    assert plain["accuracy"] == pytest.approx(0.97)
+    found = Classify("ab", balanced=True).score(logits, y)
+    assert found["accuracy"] == pytest.approx((95 / 96 + 2 / 4) / 2)
+    assert found["error"] == pytest.approx((95 / 96 / 96 / 96 + 1 / 16) ** 0.5 / 2)
+    perfect = Classify("ab", balanced=True).score(F.one_hot(y, 2).double(), y)
+    assert perfect["accuracy"] == 1 and perfect["error"] > 0.05
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
@@ -311,7 +335,20 @@ def test_one_batch_is_learned_by_heart_and_random_labels_of_equal_pictures_are_n
     assert not overfits(run)[0]
 
 
+def test_a_batch_is_learned_by_heart_in_parts_that_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    step, sizes = Supervised.step, []
+
+    def spied(self, batch, epoch, accumulate=1):
+        sizes.append((len(batch.y), accumulate))
+        return step(self, batch, epoch, accumulate)
+
+    monkeypatch.setattr(Supervised, "step", spied)
+    assert overfits(trainer(recipe=replace(RECIPE, batch=8), net=nn_without_dropout(), accumulate=4))[0]
+    assert set(sizes) == {(8, 4)}
+
+
 def nn_without_dropout() -> Net:
+    torch.manual_seed(7)
     net = Small()
     net.drop = nn.Identity()
     return net
@@ -459,29 +496,37 @@ def test_parts_are_doubled_until_they_fit() -> None:
     assert free_memory(CPU) > 1 << 20
 
 
-@pytest.mark.parametrize(("folder", "names", "prefix"), [
-    ("", ("memory.max", "memory.current"), ""),
-    ("memory", ("memory.limit_in_bytes", "memory.usage_in_bytes"), "total_"),
+@pytest.mark.parametrize(("line", "names", "prefix"), [
+    ("0::/job/step", ("memory.max", "memory.current"), ""),
+    ("4:memory:/job/step", ("memory.limit_in_bytes", "memory.usage_in_bytes"), "total_"),
 ])  # fmt: skip
 def test_pages_of_files_are_free_memory_of_a_control_group(
-    folder: str, names: tuple[str, str], prefix: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    line: str, names: tuple[str, str], prefix: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """A decoded data set that was just written fills the group with pages that the kernel gives up when asked."""
     from gridsight.training import memory
 
+    root = tmp_path / ("memory" if prefix else "")
+    (root / "job" / "step").mkdir(parents=True)
+    read = memory._read
+    said = {Path("/proc/self/cgroup"): f"9:cpu:/other\n{line}\n"}
     monkeypatch.setattr(memory, "GROUPS", tmp_path)
+    monkeypatch.setattr(memory, "_read", lambda path: said.get(path) or read(path))
     assert memory._left_in_group() is None
-    (tmp_path / folder).mkdir(exist_ok=True)
-    for name, value in zip(names, (8_000_000, 7_000_000), strict=True):
-        (tmp_path / folder / name).write_text(f"{value}\n")
+    for folder, limit in ((root / "job", 8_000_000), (root, 50_000_000)):  # as of a job, and of all jobs
+        for name, value in zip(names, (limit, 7_000_000), strict=True):
+            (folder / name).write_text(f"{value}\n")
     assert memory._left_in_group() == 1_000_000  # nothing is said of files
-    stat = tmp_path / folder / "memory.stat"
+    stat = root / "job" / "memory.stat"
     stat.write_text(f"anon 900\nfile 5\n{prefix}inactive_file 4000000\n{prefix}active_file 500000\nactive_anon 9\n")
     assert memory._left_in_group() == 5_500_000
     stat.write_text(f"{prefix}inactive_file 9000000\n")  # counted a moment later than what is used
     assert memory._left_in_group() == 8_000_000
-    (tmp_path / folder / names[0]).write_text("max\n")
-    assert memory._left_in_group() is None
+    (root / "job" / names[0]).write_text("max\n")
+    assert memory._left_in_group() == 43_000_000
+    # in a container the path is that of the machine, and what is seen there is the container's own group
+    said[Path("/proc/self/cgroup")] = line.replace("job/step", "docker/1a2b") + "\n"
+    assert memory._left_in_group() == 43_000_000
 
 
 def test_mixed_precision_learns_as_well_and_keeps_weights_and_loss_in_float32() -> None:

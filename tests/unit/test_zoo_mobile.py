@@ -104,10 +104,24 @@ def test_stages(name: str, cells: list[int]) -> None:
     assert [stage.shape[-1] for stage in stages] == cells
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v1", "mobilenet_v2", "efficientnet_b0", "shufflenet_v2_x0_5"])
-def test_a_stride_an_axis(name: str) -> None:
-    stages = list(on_meta(name, stem_stride=(1, 2)).forward_stages(torch.empty(1, 3, 32, 64, device="meta")))
-    assert stages[0].shape[2:] == (32, 32)
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("mobilenet_v2", {"stem_stride": (1, 2), "rows": ((1, 16, 1, 1), (6, 24, 1, (1, 2)))}),
+        ("efficientnet_b0", {"stem_stride": (1, 2), "rows": ((6, (3, 5), (1, 2), 24, 1),)}),
+        ("regnet_x_400mf", {"stem_stride": (1, 2), "strides": ((1, 2), 1, 1, 1)}),
+        ("shufflenet_v2_x0_5", {"stem_stride": 1, "strides": ((2, 4), 1, 1)}),
+        ("convnext_tiny", {"patch": (1, 2), "strides": ((2, 4), 1, 1)}),
+    ],
+)
+def test_strides_an_axis(name: str, arguments: dict[str, Any]) -> None:
+    net = on_meta(name, ndim=2, **arguments)
+    grids = [tuple(stage.shape[2:]) for stage in net.forward_stages(torch.empty(1, 3, 32, 64, device="meta"))]
+    first, last = {
+        "shufflenet_v2_x0_5": ((32, 64), (8, 8)),  # a pool of stride 2 between
+        "convnext_tiny": ((32, 32), (16, 8)),
+    }.get(name, ((32, 32), (32, 16)))
+    assert (grids[0], grids[-1]) == (first, last)
 
 
 # channels and blocks of each stage: the figures of the best networks in the paper's appendix

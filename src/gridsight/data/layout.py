@@ -17,7 +17,7 @@ from gridsight.core.errors import ReadError, UsageError
 from gridsight.data.clips import all_animated
 from gridsight.data.files import File, members
 from gridsight.data.listing import Entry, Listing, all_many, known_suffixes, list_files, sort_in
-from gridsight.data.names import Pattern, holds_labels, natural_order, split_in, split_of
+from gridsight.data.names import Pattern, holds_labels, natural_order, split_in, split_of, split_said
 from gridsight.data.readers import READERS, Reader, is_archive
 from gridsight.data.series import join_frames, join_series
 from gridsight.data.source import Item, Source, short_name
@@ -249,15 +249,17 @@ def _by_pattern(path: Path, listing: Listing, pattern: Pattern) -> Source:
                 found = pattern.match("/".join((*entry.above, *entry.parts)), entry.folder)
             except ValueError:
                 found = pattern.match("/".join(entry.parts), entry.folder)  # below the split's folder
+            split = split_said(found.pop("split", "")) or entry.split
         except ValueError as error:
             misfits.append(ReadError(entry.file, str(error)))
             continue
         label = found.pop("label", None) or (entry.parts[0] if len(entry.parts) > 1 else None)
-        split = split_of(found.pop("split", "")) or entry.split
         items.append(Item(entry.file, entry.reader, label, split, found, _class_a_file(entry)))
     if not items:
         seen = "/".join(listing.entries[0].parts)
-        raise UsageError(f"no file of {path} fits --pattern {pattern.text!r}; the first is {seen}")
+        raise UsageError(
+            f"no file of {path} fits --pattern {pattern.text!r}; the first is {seen} ({misfits[0].reason})"
+        )
     if not any(item.label for item in items):
         raise UsageError(f"--pattern {pattern.text!r} has no {{label}}, and {path} has no class folders")
     listing.bad += misfits

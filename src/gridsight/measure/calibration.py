@@ -15,6 +15,8 @@ BINS = 15
 """Number of confidence bins, as Guo et al. use."""
 
 _COLDEST, _HOTTEST = 0.01, 100.0
+_PARTS = 5
+"""In so many parts items are judged by the temperature of the others."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,8 @@ class Calibration:
 
     `coverage` is the share of validation items that the threshold lets through; `quantiles` are those of the confidence
     over the validation items, evenly spaced from the least to the largest, so that another can be chosen. `margin` is
-    the half-width of the interval around a number that holds a share `coverage` of them.
+    the half-width of the interval around a number that holds a share `coverage` of them. `note` says what is special
+    about the temperature.
     """
 
     calibrated: bool = False
@@ -32,14 +35,15 @@ class Calibration:
     coverage: float | None = None
     quantiles: tuple[float, ...] = ()
     margin: float | None = None
+    note: str = ""
 
 
 def fit_calibration(logits: NDArray[Any], y: NDArray[Any], coverage: float) -> Calibration:
     """Temperature by likelihood, then the threshold that lets a share `coverage` of the items through."""
-    temperature = fit_temperature(logits, y)
+    temperature, note = proven_temperature(logits, y)
     probabilities = softmax(logits, temperature)
     threshold = unsure_threshold(probabilities, coverage)
-    return Calibration(True, temperature, threshold, coverage, quantiles_of(probabilities.max(1)))
+    return Calibration(True, temperature, threshold, coverage, quantiles_of(probabilities.max(1)), note=note)
 
 
 def quantiles_of(confidence: NDArray[Any]) -> tuple[float, ...]:
@@ -87,6 +91,34 @@ def fit_temperature(logits: NDArray[Any], targets: NDArray[Any]) -> float:
             break
         beta = new
     return 1 / beta
+
+
+def proven_temperature(logits: NDArray[Any], targets: NDArray[Any], rows: int = 1) -> tuple[float, str]:
+    """`fit_temperature`'s where it makes items likelier that it was not fitted on, else 1; and a note for people.
+
+    `rows` rows that follow each other are of one item. Few items may ask for a temperature by accident.
+    """
+    z, y = np.asarray(logits, np.float64), np.asarray(targets, np.int64)
+    n = len(z) // rows
+    if n < 2:
+        return 1.0, "one held-out item is too few for a temperature, so none is used"
+    fitted, parts = fit_temperature(z, y), min(_PARTS, n)
+    part = np.repeat(np.random.default_rng(0).permutation(n) % parts, rows)
+    judged = 0.0
+    for own in (part == k for k in range(parts)):
+        judged += _log_loss(z[own], y[own], fit_temperature(z[~own], y[~own]))
+    if judged >= _log_loss(z, y, 1.0) or fitted < 1.01 * _COLDEST:
+        return 1.0, f"a temperature of {fitted:.3g} did not make held-out answers likelier, so none is used"
+    if fitted > 0.99 * _HOTTEST:
+        return fitted, "held-out answers were no better than guesses, so all probabilities are made nearly equal"
+    return fitted, ""
+
+
+def _log_loss(logits: NDArray[Any], targets: NDArray[Any], temperature: float) -> float:
+    """The sum over rows of minus the logarithm of the true answer's probability."""
+    z = logits / temperature
+    z = z - z.max(1, keepdims=True)
+    return float((np.log(np.exp(z).sum(1)) - z[np.arange(len(z)), targets]).sum())
 
 
 @dataclass(frozen=True)

@@ -108,6 +108,11 @@ def _needed(steps: Sequence[Step], answer: Step | None) -> tuple[Step, ...]:
     return tuple(step for step in steps if id(step) in needed)
 
 
+def _item(x: Tensor) -> tuple[int, ...]:
+    """The shape without N, which is 1, or all of it where N and another axis are one: tokens, heads, windows."""
+    return tuple(x.shape[1:] if len(x) == 1 else x.shape)
+
+
 _COPIES = {aten.clone, aten._to_copy, aten._unsafe_view, aten.copy}
 
 
@@ -150,9 +155,9 @@ class _Recorder(TorchDispatchMode):
         if known and looks and not func._schema.is_mutable:
             origin = known[0][1]
         elif known:
-            reads = {(id(o.step), tuple(t.shape[1:])): (o.step, tuple(t.shape[1:])) for t, o in known}
+            reads = {(id(o.step), _item(t)): (o.step, _item(t)) for t, o in known}
             shown = {key: tuple(v.shape) if isinstance(v, Tensor) else v for key, v in given.items()}
-            shape = tuple(outs[0].shape[1:]) if outs else ()
+            shape = _item(outs[0]) if outs else ()
             op = func.overloadpacket.__name__
             step = Step(op, self.calls[-1], self.stage, tuple(reads.values()), shape, shown, parameters, macs)
             self.steps.append(step)

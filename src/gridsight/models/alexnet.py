@@ -6,7 +6,8 @@ torchvision's keys and 2-D logits. What the paper of 2012 has and this form leav
 - widths 96, 256, 384, 384, 256 (60,965,224 parameters); here 64, 192, 384, 256, 256.
 - weights from N(0, 0.01) and biases of 1 in some layers; here PyTorch's own initialisation, as torchvision's.
 The mean over a fixed grid before the linear layers is torchvision's: any size from 63 cells goes in, and at 224 the
-grid is what there is. Shapes in 2-D: (N, 3, 224, 224) -> 27, 13, 6 cells -> flatten (N, 9216) -> (N, 4096) -> (N, 1000).
+grid is what there is.
+Shapes in 2-D: (N, 3, 224, 224) -> 27, 13, 6 cells -> flatten (N, 9216) -> (N, 4096) -> (N, 1000).
 """
 
 from collections.abc import Iterator

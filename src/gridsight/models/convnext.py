@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from gridsight.models import MODELS
-from gridsight.nn.blocks import ChannelNorm, grid_after, same_conv
+from gridsight.nn.blocks import ChannelNorm, PerStage, grid_after, per_stage, same_conv
 from gridsight.nn.chain import Chain
 from gridsight.nn.dropout import DropPath, path_rates
 from gridsight.nn.nd import Nd, OneOrEach
@@ -75,7 +75,8 @@ class Block(nn.Module):
 class ConvNeXt(Chain):
     """(N, in_channels, *spatial) -> logits (N, num_classes); stages at strides 4, 8, 16, 32.
 
-    `patch` is the kernel and stride of the stem, an int or one int an axis; `kernel` is of the depthwise convolutions;
+    `patch` is the kernel and stride of the stem, `strides` those of the convolutions between stages (one int, or one
+    entry each), as ints or one int an axis; `kernel` is of the depthwise convolutions.
     `drop_path` is the rate at which the last block drops its branch, from 0 at the first.
     """
 
@@ -87,6 +88,7 @@ class ConvNeXt(Chain):
         "drop_path": 0.1,
         "layer_scale": 0.5,
     }
+    others: ClassVar[dict[str, object]] = {"strides": 1}
     renames: ClassVar[tuple[tuple[str, str], ...]] = (
         (r"\.block\.0\.", ".conv."),
         (r"\.block\.2\.", ".norm."),
@@ -104,13 +106,18 @@ class ConvNeXt(Chain):
         in_channels: int = 3,
         num_classes: int = 1000,
         patch: OneOrEach = 4,
+        strides: PerStage = 2,
         kernel: OneOrEach = 7,
         drop_path: float = 0.0,
         layer_scale: float = 1e-6,
     ) -> None:
         nd = Nd(ndim)
         stem = nn.Sequential(nd.Conv(in_channels, widths[0], patch, patch), ChannelNorm(widths[0], EPS))
-        between = [nn.Sequential(ChannelNorm(a, EPS), nd.Conv(a, b, 2, 2)) for a, b in pairwise(widths)]
+        strides = per_stage(strides, len(widths) - 1, "strides")
+        between = [
+            nn.Sequential(ChannelNorm(a, EPS), nd.Conv(a, b, stride, stride))
+            for (a, b), stride in zip(pairwise(widths), strides, strict=True)
+        ]
         stages = [
             nn.Sequential(*(Block(nd, width, kernel, layer_scale, drop) for drop in rates))
             for width, rates in zip(widths, path_rates(drop_path, depths), strict=True)
@@ -118,7 +125,7 @@ class ConvNeXt(Chain):
         features = [part for pair in zip([stem, *between], stages, strict=True) for part in pair]
         classifier = nn.Sequential(nn.LayerNorm(widths[-1], EPS), nn.Linear(widths[-1], num_classes))
         super().__init__(features, range(1, len(features), 2), classifier)
-        self.nd, self.steps = nd, [(patch, patch, 0), *[(2, 2, 0)] * len(between)]
+        self.nd, self.steps = nd, [(stride, stride, 0) for stride in (patch, *strides)]
         for module in self.modules():
             if isinstance(module, nd.Conv | nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)

@@ -36,7 +36,7 @@ TAGS: dict[str, Any] = {
 
 
 @contextmanager
-def frozen(norm: nn.Module) -> Iterator[None]:
+def frozen(norm: Any) -> Iterator[None]:
     """Within it, a batch norm in training takes the batch's statistics and leaves the running ones alone."""
     tracked, norm.track_running_stats = norm.track_running_stats, False
     try:

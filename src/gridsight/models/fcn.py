@@ -36,7 +36,7 @@ class FCN(Net):
     `kernels` is one int for all stages or one entry a stage, an int or one int an axis.
     """
 
-    small: ClassVar[dict[str, object]] = {"widths": (8, 12, 8), "kernels": (4, 5, 3)}
+    small: ClassVar[dict[str, object]] = {"widths": (6, 8, 6), "kernels": (4, 3, 3)}
 
     def __init__(
         self,

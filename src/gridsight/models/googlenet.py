@@ -6,7 +6,8 @@ auxiliary heads give the middle of the network a gradient of its own; they exist
 What differs from the paper, as in torchvision: batch norm after each convolution and no local response normalisation;
 the branch of 5 taps has 3 (`large_kernel=5` is the paper's); the auxiliary heads read the mean over 4 cells an axis at
 any size. Weights start as PyTorch's layers do (torchvision's `init_weights=False`): the 0.01 that it has otherwise lets
-the signal of narrow networks vanish. torchvision's file was trained on values from -1 to 1: mean 0.5 and deviation 0.5 a channel.
+the signal of narrow networks vanish.
+torchvision's file was trained on values from -1 to 1: mean 0.5 and deviation 0.5 a channel.
 Shapes in 2-D: (N, 3, 224, 224) -> 112, 56, 28, 14, 7 cells -> (N, 1024, 7, 7) -> (N, 1000). 13,004,888 parameters, of
 which inference uses 6,624,904.
 """
@@ -86,9 +87,9 @@ class AuxiliaryHead(nn.Module):
 class GoogLeNet(Staged):
     """(N, in_channels, *spatial) -> logits (N, num_classes); stages at strides 2, 4, 8, 16, 32.
 
-    `stem` are the channels of its two parts, `stem_pool` the stride of the pool between them, whose window is 3 (an axis
-    of stride 1 goes without); `rows` the inception modules of the three stages after it. `auxiliary` are
-    the widths of the heads after the first and before the last module of the middle stage; None builds none.
+    `stem` are the channels of its two parts, `stem_pool` the stride of the 3-cell pool between them, which an axis of
+    stride 1 goes without; `rows` are the inception modules of the three stages after it. `auxiliary` are the widths of
+    the heads after the first and before the last module of the middle stage; None builds none.
     """
 
     small: ClassVar[dict[str, object]] = {

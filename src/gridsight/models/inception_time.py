@@ -56,7 +56,7 @@ class InceptionTime(Net):
     Each of `kernels` is an int or one int an axis and gives `width` channels; `residual` modules lie under each sum.
     """
 
-    small: ClassVar[dict[str, object]] = {"depth": 3, "width": 4, "bottleneck": 4, "kernels": (4, 3, 2)}
+    small: ClassVar[dict[str, object]] = {"depth": 3, "width": 4, "bottleneck": 4, "kernels": (4, 3)}
 
     def __init__(
         self,

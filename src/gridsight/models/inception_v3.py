@@ -56,7 +56,8 @@ class Builder:
 
     def sevens(self, inner: int, axes: Sequence[int]) -> list[tuple[int, OneOrEach]]:
         """Steps of 7 taps along one axis after the other; the last puts out 192 channels."""
-        return [(inner, self.along(axis, 7)) for axis in axes[:-1]] + [(192, self.along(axes[-1], 7))]
+        widths = [inner] * (len(axes) - 1) + [192]
+        return [(c_out, self.along(axis, 7)) for c_out, axis in zip(widths, axes, strict=True)]
 
     def fan(self, c_in: int) -> Branches:
         """3 taps along each axis, side by side."""
@@ -159,10 +160,15 @@ class InceptionV3(Staged):
         "pooled": (32,),
         "inner": (128,),
         "last": 1,
-        "strides": (1, 1, 1, 2, 2),
+        "strides": (1, 1, 2, 2, 1),
         "paddings": (1, 1),
     }
-    others: ClassVar[dict[str, object]] = {"strides": (2, 1, 1, 2, 2), "paddings": (0, 1)}
+    others: ClassVar[dict[str, object]] = {
+        "pooled": (96,),
+        "inner": (192,),
+        "strides": (1, 1, 2, 1, 2),
+        "paddings": (0, 1),
+    }
     renames: ClassVar[tuple[tuple[str, str], ...]] = (
         (r"\.conv\.", ".0."),
         (r"\.bn\.", ".1."),

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from gridsight.models import MODELS
 from gridsight.nn import masked
-from gridsight.nn.blocks import channel_shuffle, conv_norm_act
+from gridsight.nn.blocks import PerStage, channel_shuffle, conv_norm_act, per_stage
 from gridsight.nn.nd import Nd, OneOrEach
 from gridsight.nn.net import Net
 
@@ -29,22 +29,22 @@ TAGS: dict[str, Any] = {
 
 
 class Block(nn.Module):
-    """(N, C, *spatial) to the same, or with `strided` (N, c_in, *spatial) to (N, c_out, *spatial / 2)."""
+    """(N, C, *spatial) to the same, or of a group's first block (N, c_in, *spatial) to (N, c_out, *spatial / stride)."""
 
-    def __init__(self, nd: Nd, c_in: int, c_out: int, kernel: OneOrEach, strided: bool) -> None:
+    def __init__(self, nd: Nd, c_in: int, c_out: int, kernel: OneOrEach, stride: OneOrEach, first: bool) -> None:
         super().__init__()
-        self.strided, half, stride = strided, c_out // 2, 2 if strided else 1
+        self.first, half = first, c_out // 2
         mix = conv_norm_act(nd, half, half, kernel, stride, None, groups=half)
-        before, after = conv_norm_act(nd, c_in if strided else half, half, 1), conv_norm_act(nd, half, half, 1)
+        before, after = conv_norm_act(nd, c_in if first else half, half, 1), conv_norm_act(nd, half, half, 1)
         self.branch2 = nn.Sequential(*before, *mix, *after)
         self.branch1 = nn.Sequential()
-        if strided:
+        if first:
             copy = conv_norm_act(nd, c_in, c_in, kernel, stride, None, groups=c_in)
             self.branch1 = nn.Sequential(*copy, *conv_norm_act(nd, c_in, half, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         half = x.shape[1] // 2
-        left, right = (x, x) if self.strided else (x[:, :half], x[:, half:])
+        left, right = (x, x) if self.first else (x[:, :half], x[:, half:])
         return channel_shuffle(torch.cat([self.branch1(left), self.branch2(right)], 1), 2)
 
 
@@ -76,7 +76,8 @@ class ShuffleNetV2(Net):
     """(N, in_channels, *spatial) -> logits (N, num_classes).
 
     Stages: the stem (before its pool), then one a group of blocks, at strides 2, 8, 16, 32. `widths` are the channels
-    of the stem, of each group (even), and of the last convolution; `depths` are the blocks of each group (table 5).
+    of the stem, of each group (even), and of the last convolution; `depths` are the blocks of each group (table 5) and
+    `strides` those of its first block: one int for all, or one entry a group, an int or one int an axis.
     """
 
     small: ClassVar[dict[str, object]] = {"widths": (8, 12, 16, 24), "depths": (2, 2)}
@@ -91,19 +92,20 @@ class ShuffleNetV2(Net):
         num_classes: int = 1000,
         kernel: OneOrEach = 3,
         stem_stride: OneOrEach = 2,
+        strides: PerStage = 2,
     ) -> None:
         super().__init__()
         nd = Nd(ndim)
         stem, *groups, last = widths
         self.conv1, self.maxpool = conv_norm_act(nd, in_channels, stem, kernel, stem_stride), nd.MaxPool(3, 2, 1)
-        c, self.groups = stem, []
-        for i, (width, depth) in enumerate(zip(groups, depths, strict=True), 2):
+        c, strides = stem, per_stage(strides, len(groups), "strides")
+        self.groups = [f"stage{i + 2}" for i in range(len(groups))]
+        for i, (width, depth) in enumerate(zip(groups, depths, strict=True)):
             group = nn.Sequential()
             for j in range(depth):
-                group.append(Block(nd, c, width, kernel, strided=j == 0))
+                group.append(Block(nd, c, width, kernel, 1 if j else strides[i], first=j == 0))
                 c = width
-            self.add_module(f"stage{i}", group)
-            self.groups.append(f"stage{i}")
+            self.add_module(self.groups[i], group)
         self.conv5, self.fc = conv_norm_act(nd, c, last, 1), nn.Linear(last, num_classes)
 
     def forward_stages(self, x: Tensor, mask: Tensor | None = None) -> Iterator[Tensor]:

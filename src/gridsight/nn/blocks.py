@@ -33,6 +33,8 @@ def same_conv(
     kernel, dilation = nd.each(kernel), nd.each(dilation)
     if not all(k % 2 for k in kernel):
         raise UsageError(f"a kernel must be odd on every axis so that it has a centre, not {kernel}")
+    if c_in % groups or c_out % groups:
+        raise UsageError(f"{groups} groups divide neither {c_in} channels nor {c_out}: both must be multiples")
     padding = tuple(d * (k // 2) for k, d in zip(kernel, dilation, strict=True))
     return nd.Conv(c_in, c_out, kernel, nd.each(stride), padding, dilation, groups, bias)
 

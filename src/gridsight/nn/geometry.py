@@ -278,7 +278,7 @@ def _positive(net: Net) -> Net:
         # a maximum passes its gradient to one cell of its window; the average passes it to all
         if isinstance(module, nn.MaxPool1d | nn.MaxPool2d | nn.MaxPool3d):
             nd = Nd(int(type(module).__name__[-2]))
-            other = average_pool(nd, module.kernel_size, module.stride, module.padding, module.ceil_mode)
+            other: nn.Module = average_pool(nd, module.kernel_size, module.stride, module.padding, module.ceil_mode)
         elif isinstance(module, nn.LayerNorm) and len(module.normalized_shape) == 1:
             other = nn.Identity()  # the norm of each cell by itself: of equal channels it would say 0
         else:

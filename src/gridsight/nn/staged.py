@@ -17,7 +17,7 @@ class Staged(Net):
     part they read; `steps`, all kernels, strides and paddings that can use up the cells; `nd`, `dropout` and `fc`.
     """
 
-    parts: Sequence[Sequence[str]]
+    parts: list[list[str]]
     heads: Mapping[str, str]
     steps: Sequence[Step]
     nd: Nd
@@ -26,20 +26,20 @@ class Staged(Net):
 
     def forward_stages(self, x: Tensor, mask: Tensor | None = None) -> Iterator[Tensor]:
         ends = {stage[-1] for stage in self.parts}
-        for name, x in self._walk(x, mask):
+        for name, out in self._walk(x, mask):
             if name in ends:
-                yield x
+                yield out
 
     def forward_head(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         return self.fc(self.dropout(masked.mean(x, mask)))
 
     def forward_train(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
         """The logits; in training those of the auxiliary heads too."""
-        others = []
-        for name, x in self._walk(x, mask):
+        others, out = [], x
+        for name, out in self._walk(x, mask):
             if self.training and name in self.heads:
-                others.append(self.get_submodule(self.heads[name])(x))
-        return (self.forward_head(x, mask), *others)
+                others.append(self.get_submodule(self.heads[name])(out))
+        return (self.forward_head(out, mask), *others)
 
     def _walk(self, x: Tensor, mask: Tensor | None) -> Iterator[tuple[str, Tensor]]:
         """Each part's name and what it puts out."""

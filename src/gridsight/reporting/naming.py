@@ -26,9 +26,23 @@ MINOR = {
     "constant_pad_nd": "pad",
     "_log_softmax": "log softmax",
 }
-JOINS = {"add": "add", "sub": "subtract", "mul": "multiply", "div": "divide", "cat": "concatenate", "maximum": "maximum"}
+OTHERS = {"amax": "maximum", "bmm": "product", "baddbmm": "product", "_safe_softmax": "softmax", "roll": "roll cells"}
+JOINS = {
+    "add": "add",
+    "sub": "subtract",
+    "mul": "multiply",
+    "div": "divide",
+    "cat": "concatenate",
+    "maximum": "maximum",
+}
 PRODUCTS = {"addmm", "mm", "linear"}
-MIXES = {"bmm", "baddbmm", "_softmax", "_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_attention_math"}
+MIXES = {
+    "bmm",
+    "baddbmm",
+    "_softmax",
+    "_scaled_dot_product_flash_attention_for_cpu",
+    "_scaled_dot_product_attention_math",
+}
 
 
 def kind_of(steps: Sequence[Step]) -> str:
@@ -59,6 +73,11 @@ def words_of(call: Call | None, steps: Sequence[Step]) -> list[str]:
     return [word] if word else []
 
 
+def is_minor(line: str) -> bool:
+    """Whether words joined by dots are all of what is done cell by cell."""
+    return all(word in MINOR.values() for word in line.split(" · "))
+
+
 def class_words(call: Call | None) -> str:
     """`SqueezeExcite` as `squeeze excite`; what is written in capitals (GRU) stays."""
     kind = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", call.kind if call else "")
@@ -79,7 +98,7 @@ def _word(step: Step) -> str:
         if step.op == "cat":
             return "prepend" if step.parameters else ""
         return "" if not step.parameters else "scale" if step.op in ("mul", "div") else "shift"
-    return MINOR.get(step.op) or {"amax": "maximum"}.get(step.op) or step.op.strip("_").replace("_", " ")
+    return {**MINOR, **OTHERS}.get(step.op) or step.op.strip("_").replace("_", " ")
 
 
 def _convolution(step: Step) -> str:

@@ -73,9 +73,13 @@ def sketch(graph: Graph, shape: Sequence[int]) -> Sketch:
     start, end = Box(None, "end", ["input"]), Box(None, "end", ["answer"])
     for frame in tree.frames:
         frame.inner = tree.reduced(frame)
-        tree.flatten(frame)
-        tree.fold(frame)
-    boxes = [start, *tree.frames, end]
+    # a class with something beside it in one stage is a block; one that always fills a stage is just the stage
+    blocks = {box.call.kind for frame in tree.frames if len(frame.inner) > 1 for box in frame.inner if box.call}
+    for frame in tree.frames:
+        tree.flatten(frame, blocks)
+    stages = Box(None, inner=tree.frames)
+    tree.fold(stages, most=1)
+    boxes = [start, *stages.inner, end]
     order = {leaf: i for i, leaf in enumerate(leaf for box in boxes for leaf in box.leaves())}
     edges: dict[tuple[Box, Box], Edge] = {}
     for step in graph.steps:
@@ -149,8 +153,16 @@ class _Tree:
         for box in frame.inner:
             if box.inner:
                 box.inner = self.reduced(box)
-            inner.append(box.inner[0] if len(box.inner) == 1 else box)
+            if box.inner or not self._is_silent(box):
+                inner.append(box.inner[0] if len(box.inner) == 1 else box)
         return self._joined(inner)
+
+    def _is_silent(self, leaf: Box) -> bool:
+        """Whether a leaf is not worth a word (a sum with a number, say); it then becomes part of what it reads."""
+        if leaf.kind == "frame" or leaf.words or len(self.sources[leaf]) != 1:
+            return False
+        self._merge(next(iter(self.sources[leaf])), [leaf])
+        return True
 
     def _joined(self, inner: list[Box]) -> list[Box]:
         kept: list[Box] = []
@@ -182,9 +194,11 @@ class _Tree:
         pairs = list(zip(boxes, boxes[1:], strict=False))
         return all(self.targets[a] == {b} and self.sources[b] == {a} for a, b in pairs)
 
-    def flatten(self, stage: Box) -> None:
-        """Leave one level of frames in a stage."""
-        while len(stage.inner) == 1 and stage.inner[0].inner:
+    def flatten(self, stage: Box, blocks: set[str]) -> None:
+        """Leave one level of frames in a stage; `blocks` are the classes of these frames in any stage."""
+        while len(stage.inner) == 1 and stage.inner[0].call and stage.inner[0].inner:
+            if stage.inner[0].call.kind in blocks:
+                break
             stage.inner = stage.inner[0].inner
         stage.inner = [inner for box in stage.inner for inner in (box.inner if self._is_row(box) else [box])]
         for block in stage.inner:
@@ -222,15 +236,15 @@ class _Tree:
         self.times = getattr(self, "times", None) or {step: i for i, step in enumerate(self.of)}
         return self.times[step]
 
-    def fold(self, frame: Box) -> None:
-        """Keep the first of boxes, or of groups of up to four, that follow each other and would be drawn alike."""
+    def fold(self, frame: Box, most: int = 4) -> None:
+        """Keep the first of boxes, or of groups of up to `most`, that follow each other and would be drawn alike."""
         for box in frame.inner:
             if box.inner:
                 self.fold(box)
         kept: list[Box] = []
         rest = list(frame.inner)
         while rest:
-            size, times = max(((size, self._times(rest, size)) for size in (1, 2, 3, 4)), key=_worth)
+            size, times = max(((size, self._times(rest, size)) for size in range(1, most + 1)), key=_worth)
             if times == 1:
                 kept.append(rest.pop(0))
                 continue

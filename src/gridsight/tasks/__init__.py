@@ -23,7 +23,8 @@ class Task:
 
     `classes` are the names or grades; a number has none, but a `unit`, and is learned as (y - center) / scale.
     `weights` are one a class; `prior` are the classes' shares of the data where training showed them equally often.
-    `metric` names the mean of `goodness`, which chooses epochs: higher is better.
+    `metric` names the mean of `goodness`, which chooses epochs: higher is better; with `balanced` the mean of the classes'
+    means, for data of which one class makes up nearly all.
     """
 
     metric: ClassVar[str] = "accuracy"
@@ -38,12 +39,13 @@ class Task:
         center: float = 0.0,
         scale: float = 1.0,
         prior: Sequence[float] = (),
+        balanced: bool = False,
     ) -> None:
         import torch
 
         self.classes, self.label_smoothing, self.unit = tuple(classes), label_smoothing, unit
         self.weights = torch.tensor(weights, dtype=torch.float32) if weights else None
-        self.center, self.scale, self.prior = center, scale, tuple(prior)
+        self.center, self.scale, self.prior, self.balanced = center, scale, tuple(prior), balanced
 
     @property
     def num_outputs(self) -> int:

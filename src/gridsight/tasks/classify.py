@@ -1,7 +1,8 @@
 """Classify: one label an item. Outputs are logits (N, num_classes); the loss is cross-entropy.
 
 Label smoothing: Szegedy et al., arXiv:1512.00567, section 7. Class weights multiply each item's loss, and the sum is
-divided by the sum of the weights, as `torch.nn.functional.cross_entropy` does.
+divided by the sum of the weights. (`torch.nn.functional.cross_entropy` weighs the smoothed targets instead: at 1:99 the
+tenth that smoothing gives to the rare class outweighs the label of every common item, and all are called rare.)
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,8 +23,11 @@ class Classify(Task):
     """One of `classes` an item."""
 
     def loss(self, outputs: Tensor, y: Tensor) -> Tensor:
-        weights = self.weights.to(outputs) if self.weights is not None else None
-        return F.cross_entropy(outputs, y, weights, label_smoothing=self.label_smoothing)
+        if self.weights is None:
+            return F.cross_entropy(outputs, y, label_smoothing=self.label_smoothing)
+        each = F.cross_entropy(outputs, y, label_smoothing=self.label_smoothing, reduction="none")
+        weights = self.weights.to(outputs)[y]
+        return (each * weights).sum() / weights.sum()
 
     def mass(self, y: Tensor) -> float:
         return float(len(y)) if self.weights is None else weight_of(self.weights, y)
@@ -33,8 +37,16 @@ class Classify(Task):
 
     def score(self, outputs: Tensor, y: Tensor) -> dict[str, float]:
         found = super().score(outputs, y)
-        share = min(found["accuracy"], 1 - 1 / len(y))  # a perfect score has an error too
-        return found | {"error": max(share * (1 - share) / len(y), 0.0) ** 0.5}
+        if not self.balanced:
+            share = min(found["accuracy"], 1 - 1 / len(y))  # a perfect score has an error too
+            return found | {"error": max(share * (1 - share) / len(y), 0.0) ** 0.5}
+        good = self.goodness(outputs, y).cpu()
+        own = [good[y.cpu() == k] for k in y.unique().tolist()]
+        means = [float(part.mean()) for part in own]
+        # as if each class had one error more: five of five right say little
+        shares = [min(mean, 1 - 1 / (len(part) + 1)) for mean, part in zip(means, own, strict=True)]
+        variance = sum(share * (1 - share) / len(part) for share, part in zip(shares, own, strict=True))
+        return found | {"accuracy": sum(means) / len(means), "error": variance**0.5 / len(means)}
 
     @classmethod
     def progress(cls, goodness: float) -> str:

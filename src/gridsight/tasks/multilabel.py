@@ -1,7 +1,7 @@
 """Multilabel: any number of `classes` an item, none included. Outputs are logits (N, K), each a yes-or-no question.
 
-The loss is the mean binary cross-entropy over items and classes. `weights` multiply what a class that is there costs
-(`pos_weight`), so that a rare class is not learned as "never". One temperature cools all logits. An answer lists the
+The loss is the mean binary cross-entropy over items and classes. `weights` multiply what a class that is there costs,
+so that a rare class is not learned as "never". One temperature cools all logits. An answer lists the
 classes at or above one half; it is unsure where its least certain class is too near to one half.
 """
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gridsight.measure import labelsets
-from gridsight.measure.calibration import Calibration, fit_temperature, quantiles_of, unsure_threshold
+from gridsight.measure.calibration import Calibration, proven_temperature, quantiles_of, unsure_threshold
 from gridsight.tasks import TASKS, Predicted, Task
 
 
@@ -27,8 +27,9 @@ class Multilabel(Task):
     def loss(self, outputs: Tensor, y: Tensor) -> Tensor:
         y = y.to(outputs.dtype)
         target = y * (1 - self.label_smoothing) + self.label_smoothing / 2
-        weights = None if self.weights is None else self.weights.to(outputs)
-        return F.binary_cross_entropy_with_logits(outputs, target, pos_weight=weights)
+        # not `pos_weight`, which would weigh what smoothing says of classes that are not there as well
+        weights = None if self.weights is None else 1 + y * (self.weights.to(outputs) - 1)
+        return F.binary_cross_entropy_with_logits(outputs, target, weights)
 
     def goodness(self, outputs: Tensor, y: Tensor) -> Tensor:
         """F1 of each item's set of classes; 1 where both are empty."""
@@ -39,10 +40,11 @@ class Multilabel(Task):
     def calibrate(self, outputs: np.ndarray, y: np.ndarray, coverage: float) -> Calibration:
         z = np.asarray(outputs, np.float64).ravel()
         # softmax([0, z] / t) is sigmoid(z / t)
-        temperature = fit_temperature(np.stack([np.zeros_like(z), z], 1), y.ravel().astype(np.int64))
+        entries = np.stack([np.zeros_like(z), z], 1)
+        temperature, note = proven_temperature(entries, y.ravel().astype(np.int64), len(self.classes))
         confidence = _confidence(self.predict(outputs, Calibration(temperature=temperature))["probabilities"])
         threshold = unsure_threshold(confidence[:, None], coverage)
-        return Calibration(True, temperature, threshold, coverage, quantiles_of(confidence))
+        return Calibration(True, temperature, threshold, coverage, quantiles_of(confidence), note=note)
 
     def predict(self, outputs: np.ndarray, calibration: Calibration) -> Predicted:
         z = torch.from_numpy(np.asarray(outputs, np.float64)) / calibration.temperature

@@ -55,21 +55,29 @@ def _available() -> int | None:
 
 
 def _left_in_group() -> int | None:
-    """What the limit of a control group leaves; its usage counts pages of files, which the kernel gives up first."""
-    for limit, usage, files in (
-        ("memory.max", "memory.current", ("memory.stat", "")),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", ("memory/memory.stat", "total_")),
-    ):
-        most, now = _read(GROUPS / limit).strip(), _read(GROUPS / usage).strip()
-        if most.isdecimal() and now.isdecimal():
-            return max(0, int(most) - max(0, int(now) - _pages_of_files(*files)))
-    return None
+    """What the limits of this process's control groups leave; in a container its own is the root of what is seen."""
+    left = []
+    for line in _read(Path("/proc/self/cgroup")).splitlines():
+        _, kinds, path = line.split(":", 2)
+        if kinds not in ("", "memory"):
+            continue
+        inner = GROUPS / kinds / path.lstrip("/")
+        groups = [group for group in (inner, *inner.parents) if group.is_relative_to(GROUPS / kinds)]
+        left += [_left_in(group, version=1 if kinds else 2) for group in groups]
+    return min((value for value in left if value is not None), default=None)
 
 
-def _pages_of_files(name: str, prefix: str) -> int:
-    """Bytes of files that a group holds, read lately or not, as /proc/meminfo counts what is available."""
-    rows = dict(line.split(" ", 1) for line in _read(GROUPS / name).splitlines() if " " in line)
-    return sum(int(rows.get(f"{prefix}{kind}_file", 0)) for kind in ("inactive", "active"))
+def _left_in(group: Path, version: int) -> int | None:
+    """What the limit of one group leaves: its usage counts pages of files, which the kernel gives up first."""
+    limit, usage = ("limit_in_bytes", "usage_in_bytes") if version == 1 else ("max", "current")
+    most, now = (_read(group / f"memory.{name}").strip() for name in (limit, usage))
+    if not (most.isdecimal() and now.isdecimal()):
+        return None
+    # read lately or not, as /proc/meminfo counts them for what is available
+    wanted = {f"{'total_' if version == 1 else ''}{kind}_file" for kind in ("inactive", "active")}
+    rows = (line.split() for line in _read(group / "memory.stat").splitlines())
+    files = sum(int(row[1]) for row in rows if row[0] in wanted)
+    return max(0, int(most) - max(0, int(now) - files))
 
 
 def _left_of_limit() -> int | None:

@@ -32,7 +32,7 @@ def overfits(trainer: Trainer, steps: int = 100) -> tuple[bool, float]:
     torch.manual_seed(hashing.key(trainer.seed, "overfit"))
     for _ in range(steps):
         optimiser.zero_grad(set_to_none=True)
-        loss, good = method.step(batch, 0)
+        loss, good = method.step(batch, 0, min(trainer.at.parts, len(batch.y)))
         optimiser.step()
         first = float(loss) if first == math.inf else first
         # of a number: how much of the loss is gone

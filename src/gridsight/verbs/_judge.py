@@ -56,6 +56,7 @@ def judge(
         "threshold": calibration.threshold,
         "coverage": calibration.coverage,
         "margin": calibration.margin,
+        "note": calibration.note,
         **result["calibration"],
     }
     if kept.file is not None:
@@ -104,6 +105,8 @@ def say_result(result: Mapping[str, Any], task: Task, run: Path | None, console:
             f"{'calibration':<18} expected error {fitted['ece']:.2%}".replace("%", " %")
             + f" (before: {fitted['ece_before']:.2%}), temperature {fitted['temperature']:.2f}".replace("%", " %")
         )
+        if fitted["note"]:
+            console.say(f"{'':<18} {fitted['note']}")
     elif fitted["margin"] is not None:
         unit = f" {result['unit']}" if result.get("unit") else ""
         share = f"{100 * fitted['coverage']:g} %"
@@ -113,7 +116,7 @@ def say_result(result: Mapping[str, Any], task: Task, run: Path | None, console:
     for line in result.get("confused", ())[:3]:
         console.say(f"{'':<18} {line}")
     reads = 0 if "folds" in result["split"] else result["test_reads"]
-    read = f"; reading {reads} of this test data, and what was chosen after the first flatters it" if reads > 1 else ""
+    read = f"; reading {reads} of this test data" if reads else ""
     console.say(f"{'measured on':<18} {result['split']}{read}")
     if result.get("training_seconds"):
         console.say(f"{'time':<18} {result['training_seconds']:.1f} s of training, {result['seconds']:.1f} s in all")

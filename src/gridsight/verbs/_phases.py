@@ -120,6 +120,7 @@ class Phases:
             label_smoothing=plan.recipe.label_smoothing,
             weights=weights,
             unit=spec.unit,
+            balanced=self.settings.class_weights or self.settings.balanced_sampling,
             **self.task_options(train),
         )
 

@@ -135,6 +135,9 @@ def make_plan(
     if spec.task == "regress" and base.optimizer == "sgd":
         # a rate for cross-entropy throws squared errors about: R squared -139 after 6 epochs, 0.99 after 100
         base = replace(base, optimizer="adamw", lr=2e-3, weight_decay=0.01)
+    if (settings.class_weights or settings.balanced_sampling) and base.optimizer == "sgd":
+        # a rate for even classes: few items make up half of every gradient, and 1:99 pictures ended at chance
+        base = replace(base, optimizer="adamw", lr=2e-3, weight_decay=0.01)
     if start is not None:
         base = replace(tuned(base, n_train), model=start.model, arguments=start.arguments)
     chosen = _override(base, settings)

@@ -213,6 +213,8 @@ class _Execution:
             "val": parts.val,
             "all": np.concatenate([parts.train, parts.val, parts.test]),
         }[part]
+        if not len(index):
+            raise UsageError(f"there is no {part} part to measure in {self.folder.path} ({parts.words})")
         predictor = load(self.folder.path, self.settings.device)
         batches = np.array_split(index, max(1, -(-len(index) // EVALUATION)))
         outputs = np.concatenate([predictor.outputs([self.data.x[int(i)] for i in part]) for part in batches])
