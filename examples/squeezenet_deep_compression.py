@@ -2,10 +2,10 @@
 
     python examples/squeezenet_deep_compression.py compressed_SqueezeNet.net squeezenet.safetensors [PICTURE ...]
 
-The file is that of https://github.com/songhan/SqueezeNet-Deep-Compression (BSD-2): little-endian, first how many weights
-each of the 26 convolutions keeps (uint32), then for each convolution a codebook (256 float32, entry 0 is 0), its biases
-(float32), for each kept weight a code (a byte) and then a gap (4 bits, the low half first): how many weights before it
-are zero. A longer gap is bridged by kept zeros. Weights lie in the order (out, in, height, width).
+The file is that of https://github.com/songhan/SqueezeNet-Deep-Compression (BSD-2). Little-endian: first how many
+weights each of the 26 convolutions keeps (uint32), then for each convolution a codebook (256 float32, entry 0 is 0),
+its biases (float32), for each kept weight a code (a byte) and then a gap (4 bits, the low half first): how many weights
+before it are zero. A longer gap is bridged by kept zeros. Weights lie in the order (out, in, height, width).
 
 Caffe's picture is BGR from 0 to 255 less (104, 117, 123). The model file takes RGB: the first convolution's input
 channels are turned round, and the mean becomes the front end's. The authors resize the shorter side to 256 and take
@@ -77,7 +77,7 @@ def convert(source: Path, out: Path, classes: Path) -> Path:
         plain = Path(folder) / "squeezenet1_0.safetensors"
         save_file(decode(source.read_bytes(), source), plain)
         return gridsight.import_checkpoint(
-            str(plain), model=MODEL, classes=(str(classes),), size=(CROP,), mean=MEAN, std=STD, out=str(out)
+            str(plain), model=MODEL, classes=(str(classes),), size=(CROP,), channels=3, mean=MEAN, std=STD, out=str(out)
         ).path
 
 

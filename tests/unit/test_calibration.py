@@ -43,7 +43,8 @@ def test_it_is_the_minimum_that_a_general_optimiser_finds() -> None:
         target[np.arange(200), y] = 1 - 1 / 202
 
         def loss(log_t: float, z=z, target=target) -> float:  # type: ignore[no-untyped-def]
-            return float(-(target * np.log(softmax(z, math.exp(log_t)))).sum())
+            prior = math.exp(-log_t) + log_t  # of one item: beta - log(beta), beta = 1 / t
+            return float(-(target * np.log(softmax(z, math.exp(log_t)))).sum()) + prior
 
         best = optimize.minimize_scalar(loss, bounds=(-4.6, 4.6), method="bounded", options={"xatol": 1e-9})
         assert fit_temperature(z, y) == pytest.approx(math.exp(best.x), rel=1e-5)
@@ -55,8 +56,18 @@ def test_temperature_stays_finite_at_the_extremes() -> None:
     right = fit_temperature(10 * np.eye(3)[y], y)
     assert right > 0.01
     assert 0.9 < softmax(10 * np.eye(3)[y], right).max() < 1, "no mistake in 60 is not certainty"
-    assert fit_temperature(10 * np.eye(3)[(y + 1) % 3], y) == pytest.approx(100, rel=1e-3), "always wrong: say nothing"
-    assert math.isfinite(fit_temperature(np.zeros((5, 3)), np.zeros(5, int)))
+    wrong = 10 * np.eye(3)[(y + 1) % 3]
+    assert fit_temperature(wrong, y) == pytest.approx(100, rel=1e-3), "always wrong: say nothing"
+    assert fit_temperature(np.zeros((5, 3)), np.zeros(5, int)) == pytest.approx(1), "nothing said: as it is"
+
+
+def test_few_answers_of_a_hardly_trained_network_do_not_decide() -> None:
+    """Its weak logits ask for 0.01 or 100, which would ruin the confidence of the network that is kept."""
+    y = np.arange(12) % 2
+    weak = 0.05 * np.eye(2)[y]
+    assert 0.7 < fit_temperature(weak, y) < 1 < fit_temperature(weak, 1 - y) < 1.5
+    many = np.tile(weak, (1000, 1))
+    assert fit_temperature(many, np.tile(y, 1000)) < 0.02, "what thousands say does"
 
 
 def test_calibration_error_by_hand() -> None:

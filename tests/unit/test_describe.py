@@ -2,9 +2,11 @@
 
 import io
 import json
+import re
 import subprocess
 import sys
 from contextlib import redirect_stdout
+from itertools import pairwise
 
 import pytest
 
@@ -13,24 +15,86 @@ from gridsight.core.console import Console
 from gridsight.core.errors import UsageError
 from gridsight.models import MODELS
 from gridsight.verbs.describe import DescribeSettings, describe, describe_model
-from gridsight.verbs.models import ModelsSettings, list_models, one_or_each
+from gridsight.verbs.models import ModelsSettings, list_models, measured, one_or_each, recorded
 
 
 def test_models_rows() -> None:
     rows = {row["name"]: row for row in list_models(ModelsSettings(), Console(quiet=True))}
-    assert list(rows) == MODELS.names()
-    keys = {"name", "ndims", "parameters", "macs", "receptive_field", "paper", "published"}
+    assert sorted(rows) == MODELS.names()
+    keys = {
+        "name",
+        "ndims",
+        "parameters",
+        "macs",
+        "receptive_field",
+        "paper",
+        "published",
+        "family",
+        "input",
+        "weights",
+    }
     assert all(row.keys() == keys for row in rows.values())
     resnet = rows["resnet50"]
     assert (resnet["parameters"], resnet["macs"], resnet["receptive_field"]) == (25_557_032, 4_089_184_256, 427)
-    assert resnet["ndims"] == [1, 2, 3] and "76.13" in resnet["published"]
-    assert rows["simple_cnn"]["published"] is None
+    assert resnet["ndims"] == [1, 2, 3] and resnet["input"] == [3, 224, 224] and "76.13" in resnet["published"]
+    assert resnet["weights"]["url"].endswith(".pth") and "BSD" in resnet["weights"]["licence"]
+    assert rows["simple_cnn"]["published"] is None and rows["simple_cnn"]["weights"] is None
+
+
+def test_models_of_one_paper_stand_together_the_smallest_first() -> None:
+    rows = list_models(ModelsSettings("resnet"), Console(quiet=True))
+    groups = [(row["family"], row["paper"]) for row in rows]
+    assert [row["name"] for row in rows if row["paper"] == "arXiv:1512.03385"][:3] == [
+        "resnet20",
+        "resnet32",
+        "resnet44",
+    ]
+    assert len(set(groups)) == 1 + sum(before != after for before, after in pairwise(groups))
+    assert all(a["parameters"] <= b["parameters"] for a, b in pairwise(rows) if a["paper"] == b["paper"])
+
+
+def test_models_by_pattern() -> None:
+    def names(pattern: str) -> list[str]:
+        return [row["name"] for row in list_models(ModelsSettings(pattern), Console(quiet=True))]
+
+    assert names("lenet5") == ["lenet5"] and "googlenet" in names("lenet")
+    assert names("vgg1?_bn") == ["vgg11_bn", "vgg13_bn", "vgg16_bn", "vgg19_bn"]
+    with pytest.raises(UsageError, match="no network is called 'resnt50'; did you mean resnet50"):
+        names("resnt50")
+
+
+def test_the_table_of_models_fits_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    assert main(["models"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 120
+    (line,) = [line for line in lines if line.startswith("resnet50 ")]
+    assert [part for part in re.split(" {2,}", line) if part not in ("(pytorch.org)", "pytorch.org")] == [
+        "resnet50", "1 2 3", "25.6 M", "4.09 G", "427", "arXiv:1512.03385", "76.13 % top-1, ImageNet",
+    ]  # fmt: skip
+
+
+# the rest are slow together; `python tests/costs.py NAME` records a network that has changed
+QUICK = ("crnn", "gridnet", "lenet5", "mobilenet_v2", "resnet18", "resnet20", "simple_cnn", "strandnet", "vit_b_32")
+
+
+@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in recorded()])
+def test_recorded_costs_are_those_measured(name: str) -> None:
+    assert recorded()[name] == measured(name)
+
+
+def test_a_network_that_is_not_recorded_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = list_models(ModelsSettings("lenet5"), Console(quiet=True))
+    monkeypatch.setattr("gridsight.verbs.models.recorded", dict)
+    assert list_models(ModelsSettings("lenet5"), Console(quiet=True)) == expected
 
 
 def test_describe_as_json_is_one_object() -> None:
     out = io.StringIO()
     with redirect_stdout(out):
-        code = main(["describe", "lenet5", "--ndim", "1", "--size", "28", "--classes", "3", "--json"])
+        code = main(["describe", "lenet5", "--ndim", "1", "--spatial", "28", "--classes", "3", "--json"])
     (line,) = out.getvalue().splitlines()
     table = json.loads(line)
     assert code == 0 and table["name"] == "lenet5" and table["spatial"] == [28]
@@ -38,8 +102,26 @@ def test_describe_as_json_is_one_object() -> None:
     assert table["parameters"] == 6 * 6 + 16 * 31 + 16 * 5 * 120 + 120 + 120 * 84 + 84 + 84 * 3 + 3
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"), [("32", [32, 32]), ("32,24", [32, 24]), ("32 24", [32, 24]), ("8,9,10", [8, 9, 10])]
+)
+def test_describe_takes_sizes_with_commas_and_spaces(
+    words: str, expected: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["describe", "resnet20", "--spatial", *words.split(), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["spatial"] == expected
+
+
+@pytest.mark.parametrize("words", ["32x32", "32,", "wide"])
+def test_describe_refuses_what_is_no_size(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["describe", "resnet20", "--spatial", words]) == 2
+    assert f"--spatial: '{words}' is not one whole number, or several as 24,128,128" in capsys.readouterr().err
+
+
 def test_describe_takes_arguments_of_the_network() -> None:
-    settings = DescribeSettings("resnet20", ndim=3, channels=1, size=(8, 16, 16), arguments=("width=4", "shortcut=pad"))
+    settings = DescribeSettings(
+        "resnet20", ndim=3, channels=1, spatial=(8, 16, 16), arguments=("width=4", "shortcut=pad")
+    )
     table = describe(settings, Console(quiet=True))
     assert table["in_channels"] == 1 and table["layers"][0]["shape"] == [4, 8, 16, 16]
     assert table["parameters"] == describe_model("resnet20", 3, 1, arguments={"width": 4})["parameters"]
@@ -49,7 +131,7 @@ def test_describe_takes_arguments_of_the_network() -> None:
     ("settings", "message"),
     [
         (DescribeSettings("resnet81"), "did you mean resnet"),
-        (DescribeSettings("resnet18", ndim=3, size=(8, 8)), "give one number, or 3"),
+        (DescribeSettings("resnet18", ndim=3, spatial=(8, 8)), "--spatial 8,8 does not fit 3 axes"),
         (DescribeSettings("resnet18", arguments=("width",)), "NAME=VALUE"),
         (DescribeSettings("resnet18", arguments=("widht=3",)), "did you mean width"),
         (DescribeSettings("resnet18", arguments=("width=x",)), "cannot be built with width='x'"),

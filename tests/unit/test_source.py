@@ -410,10 +410,16 @@ def test_a_pattern_adds_columns_to_class_folders_and_reads_splits(tmp_path):
     by_path = find(str(tmp_path), pattern="{split}/{label}/{name}.png")
     assert [(item.label, item.split) for item in by_path.items][-1] == ("dog", "train")
     assert by_path.split == "the field split of the names"
-    # another word is no split: such a file is named, and never trained on in silence
-    picture(tmp_path / "extra" / "dog" / "pextra-dog_1.png")
-    (error,) = find(str(tmp_path), pattern="{split}/{label}/{name}.png").bad
-    assert str(error).startswith(f"{tmp_path}/extra/dog/pextra-dog_1.png: its split 'extra' is none of train, ")
+
+
+def test_another_word_in_the_place_of_the_split_is_named_and_not_trained_on(tmp_path):
+    for name in ("train_cat_1", "train_dog_1", "test_cat_2", "test_dog_2", "spare_dog_3"):
+        picture(tmp_path / f"{name}.png")
+    source = find(str(tmp_path), pattern="{split}_{label}_{n}.png")
+    assert [item.split for item in source.items] == ["test", "test", "train", "train"]
+    assert [str(error).partition(" is none of")[0] for error in source.bad] == [
+        f"{tmp_path}/spare_dog_3.png: its split 'spare'"
+    ]
 
 
 def test_group_without_columns(tmp_path):

@@ -555,6 +555,25 @@ def test_columns_that_are_no_data_are_left_out_when_predicting(tmp_path):
         assert [one.array.shape for one in got] == [(1, 10)] * 20  # type: ignore[union-attr]
 
 
+def test_the_place_of_the_label_is_remembered_where_there_is_no_header(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = [[i % 2, *rng.normal(size=9).round(3), 3 + i % 2] for i in range(20)]
+    path = write(tmp_path / "a.csv", rows)
+    with pytest.raises(UsageError, match="the first or the last"):
+        find(str(path))
+    data = cached(find(str(path), target="1"), QUIET)
+    assert (data.spec.task, data.spec.spatial, data.spec.target) == ("classify", (10,), "column 1")
+    for name, new in (("whole.csv", rows), ("few.csv", rows[:3])):
+        got = list(read_path(write(tmp_path / name, new), data.spec))
+        for i, one in enumerate(got):
+            np.testing.assert_array_equal(one.array, data.x[i])  # type: ignore[union-attr]
+        assert len(got) == len(new)
+    # as many columns as steps: the label is not there, and the first column is data
+    (bare,) = read_path(write(tmp_path / "bare.csv", [rows[0][1:]]), data.spec)
+    np.testing.assert_array_equal(bare.array, data.x[0])  # type: ignore[union-attr]
+    assert find(str(path), usual=data.spec.target).place == "column 1"  # as eval asks
+
+
 def test_the_alphabet_when_predicting_is_the_models(tmp_path):
     path = tmp_path / "new.csv"
     path.write_text("id,sequence\na,GATTACAGATTACA\nb,ACGTACGTACGTAA\n")

@@ -21,6 +21,7 @@ from gridsight.data.readers import READERS, find_reader, is_archive
 from gridsight.data.sample import Sample
 from gridsight.data.series import folder_of
 from gridsight.data.spec import DataSpec
+from gridsight.data.table import Table
 
 
 def read_inputs(inputs: Any, spec: DataSpec) -> Iterator[Sample | ReadError]:
@@ -82,13 +83,20 @@ def _samples(file: File, inside: bool, spec: DataSpec, taken: set[File]) -> Iter
         return
     reader = found[1]
     if found[0] == "table":  # whose columns and letters are those of the model
-        reader = READERS.create("table", target=spec.target or None, group=spec.group, alphabet=spec.alphabet)
+        reader = READERS.create("table", target=_label_column(first, spec), group=spec.group, alphabet=spec.alphabet)
     taken.update(reader.beside(first))
     if file.is_folder or (spec.ndim == 3 and inside and (reader.in_series(first) or reader.are_frames(folder))):
         taken.update(folder.inside())
         yield reader.read_single(folder)
     else:
         yield from reader.read_as(file, spec.ndim, spec.channels, spec.axes)
+
+
+def _label_column(file: File, spec: DataSpec) -> str | None:
+    """The column of a table that held the labels in training; by its place only where there are more than steps."""
+    table = Table(file)
+    longest = (spec.sizes[1] if spec.sizes else spec.spatial)[0]
+    return spec.target if spec.target and (table.named or len(table.names) > longest) else None
 
 
 def _read_array(array: np.ndarray, spec: DataSpec) -> Iterator[Sample | ReadError]:

@@ -97,8 +97,21 @@ def parse(kind: type[S], verb: str, words: Sequence[str]) -> S:
         what = "option" if wrong.startswith("-") else "argument"
         hint = nearest(wrong, flags) if wrong.startswith("-") else f"see gridsight {verb} --help"
         raise UsageError(f"unknown {what} {unknown[0]!r}; {hint}")
-    given = {name: tuple(v) if isinstance(v, list) else v for name, v in vars(values).items()}
+    given = {name: _flat(v) if isinstance(v, list) else v for name, v in vars(values).items()}
     return make(kind, given, f"gridsight {verb}")
+
+
+def _flat(values: list[Any]) -> tuple[Any, ...]:
+    """Words as a tuple; one word may have been several numbers."""
+    return tuple(item for value in values for item in (value if isinstance(value, tuple) else (value,)))
+
+
+def _whole_numbers(word: str) -> tuple[int, ...]:
+    """`224` or `224,224`."""
+    try:
+        return tuple(int(part) for part in word.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{word!r} is not one whole number, or several as 24,128,128") from None
 
 
 def _stored(kind: type, words: list[str]) -> tuple[list[str], dict[str, Any]]:
@@ -137,7 +150,7 @@ def _add(result: argparse.ArgumentParser, field: "dataclasses.Field[Any]", hint:
         flag = "--" + field.name.replace("_", "-")
         result.add_argument(flag, action=argparse.BooleanOptionalAction, **options)
         return
-    options["type"] = str if choices else base
+    options["type"] = str if choices else _whole_numbers if many and base is int else base
     if choices:
         options["choices"] = choices
     if field.metadata.get("positional"):

@@ -105,6 +105,7 @@ def cached(
             split=source.split,
             group=source.group,
             fields=tuple(source.fields),
+            target=found.spec.target or source.place,
         )
         return replace(found, spec=spec, bad=[*map(str, source.bad), *found.bad])
     except OSError as error:

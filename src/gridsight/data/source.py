@@ -41,7 +41,8 @@ class Item:
 class Source:
     """The files of one data set. `bad` are files that cannot be used, `ignored` what is no data; both are named.
 
-    `target` names the column that the labels come from, "" where they are folders or parts of names.
+    `target` names the column that the labels come from, "" where they are folders or parts of names; `place` is that
+    column of a table without a header ("column 3"), whose number says nothing of what the labels mean.
 
     `split` says in words where the split comes from, "" when there is none; `fields` are the columns that exist and
     `group` the one in use; `companions` are files that a reader takes besides the items' own, such as labels; `empty`
@@ -62,6 +63,7 @@ class Source:
     companions: tuple[File, ...] = ()
     empty: tuple[str, ...] = ()
     target: str = ""
+    place: str = ""
     clips: bool = False
 
     @property

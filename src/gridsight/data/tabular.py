@@ -173,6 +173,7 @@ def _rows(path: Path, opened: Sequence[tuple[Entry, Table]], choice: Choice, lis
         fields=tuple(what.fields(names).values()),
         notes=tuple(notes),
         target=names[what.label] if table.named else "",
+        place="" if table.named else names[what.label],
     )
 
 

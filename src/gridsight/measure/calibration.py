@@ -15,8 +15,8 @@ BINS = 15
 """Number of confidence bins, as Guo et al. use."""
 
 _COLDEST, _HOTTEST = 0.01, 100.0
-_PARTS = 5
-"""In so many parts items are judged by the temperature of the others."""
+_TRUST = 1.0
+"""Items that the network's own confidence, temperature 1, counts for beside those that the temperature is fitted on."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,7 @@ class Calibration:
 
     `coverage` is the share of validation items that the threshold lets through; `quantiles` are those of the confidence
     over the validation items, evenly spaced from the least to the largest, so that another can be chosen. `margin` is
-    the half-width of the interval around a number that holds a share `coverage` of them. `note` says what is special
-    about the temperature.
+    the half-width of the interval around a number that holds a share `coverage` of them.
     """
 
     calibrated: bool = False
@@ -35,15 +34,14 @@ class Calibration:
     coverage: float | None = None
     quantiles: tuple[float, ...] = ()
     margin: float | None = None
-    note: str = ""
 
 
 def fit_calibration(logits: NDArray[Any], y: NDArray[Any], coverage: float) -> Calibration:
     """Temperature by likelihood, then the threshold that lets a share `coverage` of the items through."""
-    temperature, note = proven_temperature(logits, y)
+    temperature = fit_temperature(logits, y)
     probabilities = softmax(logits, temperature)
     threshold = unsure_threshold(probabilities, coverage)
-    return Calibration(True, temperature, threshold, coverage, quantiles_of(probabilities.max(1)), note=note)
+    return Calibration(True, temperature, threshold, coverage, quantiles_of(probabilities.max(1)))
 
 
 def quantiles_of(confidence: NDArray[Any]) -> tuple[float, ...]:
@@ -68,8 +66,11 @@ def fit_temperature(logits: NDArray[Any], targets: NDArray[Any]) -> float:
 
     Guo et al. (ICML 2017, arXiv:1706.04599, section 4.2). The log loss is convex in 1 / temperature, so Newton's steps
     inside a shrinking bracket reach its one minimum: no start value, no learning rate, the same bits each time.
-    Deviation: as in Platt's method (1999, section 2.2) an item's target is 1 - 1 / (n + 2), the rest shared by the
-    other classes, about one mistake in all: validation items that are all right would else ask for temperature 0.
+    Deviations: as in Platt's method (1999, section 2.2) an item's target is 1 - 1 / (n + 2), the rest shared by the
+    other classes, about one mistake in all: validation items that are all right would else ask for temperature 0. And
+    1 / temperature has a prior with its peak at 1, Gamma(2, 1), which counts as one item: a few answers of hardly
+    trained networks (small data are calibrated by short folds) ask for 0.07 or 100, which then ruin those of the final
+    one. Mean log loss of 24 runs of 12 or 30 items: 0.580 without it, 0.520 with it, 0.521 at temperature 1.
     """
     z, y = np.asarray(logits, np.float64), np.asarray(targets, np.int64)
     n, k = z.shape
@@ -82,43 +83,15 @@ def fit_temperature(logits: NDArray[Any], targets: NDArray[Any]) -> float:
     for _ in range(200):
         p = softmax(z, 1 / beta)
         mean = (p * z).sum(1)
-        slope = float(mean.sum()) - wanted
-        curve = float(((p * z * z).sum(1) - mean * mean).sum())
+        slope = float(mean.sum()) - wanted + _TRUST * (1 - 1 / beta)
+        curve = float(((p * z * z).sum(1) - mean * mean).sum()) + _TRUST / beta**2
         low, high = (low, beta) if slope > 0 else (beta, high)
-        step = beta - slope / curve if curve > 0 else -1.0
+        step = beta - slope / curve
         new = step if low < step < high else (low * high) ** 0.5
         if abs(new - beta) <= 1e-12 * beta:
             break
         beta = new
     return 1 / beta
-
-
-def proven_temperature(logits: NDArray[Any], targets: NDArray[Any], rows: int = 1) -> tuple[float, str]:
-    """`fit_temperature`'s where it makes items likelier that it was not fitted on, else 1; and a note for people.
-
-    `rows` rows that follow each other are of one item. Few items may ask for a temperature by accident.
-    """
-    z, y = np.asarray(logits, np.float64), np.asarray(targets, np.int64)
-    n = len(z) // rows
-    if n < 2:
-        return 1.0, "one held-out item is too few for a temperature, so none is used"
-    fitted, parts = fit_temperature(z, y), min(_PARTS, n)
-    part = np.repeat(np.random.default_rng(0).permutation(n) % parts, rows)
-    judged = 0.0
-    for own in (part == k for k in range(parts)):
-        judged += _log_loss(z[own], y[own], fit_temperature(z[~own], y[~own]))
-    if judged >= _log_loss(z, y, 1.0) or fitted < 1.01 * _COLDEST:
-        return 1.0, f"a temperature of {fitted:.3g} did not make held-out answers likelier, so none is used"
-    if fitted > 0.99 * _HOTTEST:
-        return fitted, "held-out answers were no better than guesses, so all probabilities are made nearly equal"
-    return fitted, ""
-
-
-def _log_loss(logits: NDArray[Any], targets: NDArray[Any], temperature: float) -> float:
-    """The sum over rows of minus the logarithm of the true answer's probability."""
-    z = logits / temperature
-    z = z - z.max(1, keepdims=True)
-    return float((np.log(np.exp(z).sum(1)) - z[np.arange(len(z)), targets]).sum())
 
 
 @dataclass(frozen=True)

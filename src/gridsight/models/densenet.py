@@ -37,12 +37,13 @@ TAGS: dict[str, Any] = {
 
 @contextmanager
 def frozen(norm: Any) -> Iterator[None]:
-    """Within it, a batch norm in training takes the batch's statistics and leaves the running ones alone."""
-    tracked, norm.track_running_stats = norm.track_running_stats, False
+    """Within it, a batch norm in training takes the batch's statistics and leaves the running ones as they are."""
+    momentum, counted = norm.momentum, norm.num_batches_tracked
+    norm.momentum, norm.num_batches_tracked = 0.0, None
     try:
         yield
     finally:
-        norm.track_running_stats = tracked
+        norm.momentum, norm.num_batches_tracked = momentum, counted
 
 
 class DenseLayer(nn.Module):

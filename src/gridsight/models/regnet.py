@@ -39,8 +39,8 @@ TAGS: dict[str, Any] = {
 def widths_and_depths(w0: int, wa: float, wm: float, depth: int, group_width: int) -> list[tuple[int, int]]:
     """Channels and blocks of each stage.
 
-    >>> widths_and_depths(24, 24.48, 2.54, 22, 16)
-    [(32, 1), (64, 2), (160, 7), (384, 12)]
+    >>> widths_and_depths(56, 35.73, 2.28, 16, 16)
+    [(64, 1), (128, 3), (288, 7), (672, 5)]
     """
     if w0 <= 0 or wa < 0 or wm <= 1:
         raise UsageError(f"a RegNet needs w0 above 0, wa of at least 0 and wm above 1, not {w0}, {wa}, {wm}")

@@ -29,7 +29,7 @@ TAGS: dict[str, Any] = {
 
 
 class Block(nn.Module):
-    """(N, C, *spatial) to the same, or of a group's first block (N, c_in, *spatial) to (N, c_out, *spatial / stride)."""
+    """(N, C, *spatial) to the same; a group's first block: (N, c_in, *spatial) to (N, c_out, *spatial / stride)."""
 
     def __init__(self, nd: Nd, c_in: int, c_out: int, kernel: OneOrEach, stride: OneOrEach, first: bool) -> None:
         super().__init__()

@@ -14,6 +14,7 @@ What differs:
 - under a mask padding is no token, and each item reads the positions of its own size.
 
 Shapes in 2-D: (N, 3, 224, 224) -> (N, 768, 1 + 14, 14) after every block -> (N, 1000).
+Over 150 lines because positions must fit three things: a checkpoint, an input, and each item under a mask.
 """
 
 from collections.abc import Iterator, Mapping

@@ -48,8 +48,6 @@ def calibration(of: Contents, what: Stated) -> str:
         # with folds there is nothing left over: the pooled answers serve for both
         where = "these same answers, a little flattering" if of.settings.get("folds") else "data other than these"
         words = f"Probabilities are calibrated by a temperature of {temperature:.3g}, fitted on {where}."
-        if stated.get("note"):
-            words += f" Note: {stated['note']}."
         change = f", before the temperature {percent(ece_before)}"
     else:
         words, change = "The probabilities are not calibrated: read them as scores, not as chances.", ""

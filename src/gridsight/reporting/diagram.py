@@ -1,8 +1,4 @@
-"""A network as one SVG drawing: stages with their shapes and what they cost, blocks, branches and shortcuts.
-
-Text stays text, nothing is loaded, and the drawing brings colours for light and for dark viewers; it uses neither
-variables nor ids, which some viewers lack and which would clash on a page with several drawings.
-"""
+"""A network as one SVG drawing: stages with their shapes and what they cost, blocks, branches and shortcuts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,39 +7,10 @@ from typing import Any
 
 from gridsight.measure.graph import Graph
 from gridsight.reporting.layout import Item, Link, arrange
-from gridsight.reporting.naming import is_minor, times
+from gridsight.reporting.naming import JOINS, is_minor, times
 from gridsight.reporting.sketch import Box, Edge, sketch
+from gridsight.reporting.svg import FONT, SMALL, along, group, rect, route, short, style, text, wide
 
-LIGHT = {
-    "page": "#ffffff",
-    "card": "#f5f7f9",
-    "block": "#ffffff",
-    "rule": "#d3dae1",
-    "ink": "#1b2026",
-    "soft": "#5b6570",
-    "conv": "#d9eafa",
-    "linear": "#d8f0e4",
-    "pool": "#e6e9ed",
-    "mix": "#f3e0f0",
-    "join": "#fde5d3",
-    "other": "#f7efce",
-    "bar": "#0067a8",
-}
-DARK = {
-    "page": "#14181c",
-    "card": "#1d2329",
-    "block": "#14181c",
-    "rule": "#46505b",
-    "ink": "#e7ebef",
-    "soft": "#a3adb8",
-    "conv": "#1c3f5a",
-    "linear": "#17493a",
-    "pool": "#3a424b",
-    "mix": "#523049",
-    "join": "#5e3a1c",
-    "other": "#4c4218",
-    "bar": "#5ab4ee",
-}
 KINDS = {
     "conv": "convolution",
     "linear": "linear",
@@ -51,8 +18,6 @@ KINDS = {
     "mix": "attention, recurrence",
     "join": "paths meet",
 }
-FONT = 13.0
-SMALL = 11.5
 PAD = 12.0
 GUTTER = 196.0
 
@@ -91,9 +56,9 @@ class _Drawing:
         right = max(body.x[i] + part.right for i, part in enumerate(parts)) + PAD
         answer = times(self.graph.steps[-1].shape)
         title = f"{name}: {times(shape)} to {answer}"
-        facts = (
-            f"{short(self.totals['parameters'])} parameters, {short(self.totals['macs'])} multiply-accumulates (MACs)"
-        )
+        parameters, used = self.totals["parameters"], Box(None, own=list(self.graph.steps)).parameters
+        facts = f"{short(parameters)} parameters, {short(self.totals['macs'])} multiply-accumulates (MACs)"
+        facts += f"; {short(parameters - used)} of the parameters in training alone" if used < parameters else ""
         legend = [kind for kind in KINDS if any(leaf.kind == kind for box in boxes for leaf in box.leaves())]
         keys = self.legend(legend)
         top = 92.0 if keys else 66.0
@@ -103,25 +68,22 @@ class _Drawing:
         for i, (box, part) in enumerate(zip(boxes, parts, strict=True)):
             if box.inner:
                 y = body.y[i]
-                for offset in (4, 0) if box.others else (0,):
-                    panels.append(_rect(left + offset, y + offset, right - left, part.height, "card frame", 8))
-                panels.append(_group(-GUTTER + left + PAD, y, self.figures(box)))
-        style = "".join(f".{name}{{fill:{colour}}}" for name, colour in LIGHT.items())
-        dark = "".join(f".{name}{{fill:{colour}}}" for name, colour in DARK.items())
-        lines = ".halo{{paint-order:stroke;stroke:{card};stroke-width:4;stroke-linejoin:round}}.line{{fill:none;stroke:{soft}}}.frame{{stroke:{rule}}}.{kinds}{{stroke:{rule}}}"
-        kinds = ",.".join((*KINDS, "other"))
+                panels += [
+                    rect(left + offset, y + offset, right - left, part.height, "card frame", 8)
+                    for offset in ((4, 0) if box.others else (0,))
+                ]
+                panels.append(group(-GUTTER + left + PAD, y, self.figures(box)))
         return (
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" '
             f'height="{height:.0f}" font-family="system-ui,-apple-system,Segoe UI,Roboto,Helvetica,Arial,sans-serif" '
             f'font-size="{FONT:g}">'
             f"<title>{escape(title)}</title><desc>{escape(facts)}</desc>"
-            f"<style>{style}{lines.format(kinds=kinds, **LIGHT)}.b{{font-weight:600}}"
-            f"@media (prefers-color-scheme:dark){{{dark}{lines.format(kinds=kinds, **DARK)}}}</style>"
-            f'<rect class="page" width="{width:.0f}" height="{height:.0f}"/>'
-            + _text(PAD, 28, title, "ink b", 17)
-            + _text(PAD, 48, facts, "soft")
-            + _group(PAD, 64, keys)
-            + _group(GUTTER - left, top, "".join(panels) + body.svg)
+            + style(("frame", *KINDS, "other"))
+            + f'<rect class="page" width="{width:.0f}" height="{height:.0f}"/>'
+            + text(PAD, 28, title, "ink b", 17)
+            + text(PAD, 48, facts, "soft")
+            + group(PAD, 64, keys)
+            + group(GUTTER - left, top, "".join(panels) + body.svg)
             + "</svg>\n"
         )
 
@@ -129,14 +91,13 @@ class _Drawing:
         """What the colours mean."""
         drawn, x = "", 0.0
         for kind in kinds:
-            drawn += _rect(x, 0, 18, 12, kind, 3) + _text(x + 24, 10, KINDS[kind], "soft", SMALL)
+            drawn += rect(x, 0, 18, 12, kind, 3) + text(x + 24, 10, KINDS[kind], "soft", SMALL)
             x += 24 + wide(KINDS[kind], SMALL) + 18
         return drawn
 
     def figures(self, box: Box) -> str:
         """The figures of a stage or of several equal ones, with bars for their share of parameters and MACs."""
-        alike = (box, *box.others)
-        first, last = (next(each.steps()).stage for each in (box, alike[-1]))
+        first, last = (next(each.steps()).stage for each in (box, box.alike[-1]))
         lines = [("Head", "ink b", FONT)]
         if last < len(self.graph.stages):
             shape, field = self.graph.stages[last]
@@ -146,16 +107,16 @@ class _Drawing:
             jump = "" if None in field.jump else ", jump " + " × ".join(map(str, _same(field.jump)))
             lines.append((f"receptive field {sees}{jump}", "soft", SMALL))
         drawn, y = "", 19.0
-        for text, kind, size in lines:
-            drawn += _text(0, y, text, kind, size)
+        for line, kind, size in lines:
+            drawn += text(0, y, line, kind, size)
             y += 16
         for what, value in (
-            ("parameters", sum(each.parameters for each in alike)),
-            ("MACs", sum(each.macs for each in alike)),
+            ("parameters", sum(each.parameters for each in box.alike)),
+            ("MACs", sum(each.macs for each in box.alike)),
         ):
             share = value / max(self.totals[what.lower()], 1)
-            drawn += _text(0, y, f"{short(value)} {what}, {100 * share:.2g} %", "soft", SMALL)
-            drawn += _rect(0, y + 4, max(1.0, share * (GUTTER - 3 * PAD)), 3, "bar", 1.5)
+            drawn += text(0, y, f"{short(value)} {what}, {100 * share:.2g} %", "soft", SMALL)
+            drawn += rect(0, y + 4, max(1.0, share * (GUTTER - 3 * PAD)), 3, "bar", 1.5)
             y += 22
         return drawn
 
@@ -170,18 +131,18 @@ class _Drawing:
     def block(self, box: Box) -> _Part:
         """A frame with its name and figures to the right."""
         heads = [box.call.kind if box.call else "repeated"]
-        names = [each.call.name for each in (box, *box.others) if each.call]
+        names = [each.call.name for each in box.alike if each.call]
         if box.others:
-            heads[0] += f" × {1 + len(box.others)}"
+            heads[0] += f" × {len(box.alike)}"
         lines = [names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"] if names else []
         for what, values in (
-            ("parameters", [each.parameters for each in (box, *box.others)]),
-            ("MACs", [each.macs for each in (box, *box.others)]),
+            ("parameters", [each.parameters for each in box.alike]),
+            ("MACs", [each.macs for each in box.alike]),
         ):
             ending = "" if len(values) == 1 else " each" if len(set(values)) == 1 else " together"
             lines.append(f"{short(sum(values) if ending == ' together' else values[0])} {what}{ending}")
-        side = _text(0, 0, heads[0], "ink b") + "".join(
-            _text(0, 17 + 15 * i, line, "soft", SMALL) for i, line in enumerate(lines)
+        side = text(0, 0, heads[0], "ink b") + "".join(
+            text(0, 17 + 15 * i, line, "soft", SMALL) for i, line in enumerate(lines)
         )
         beside = max(wide(heads[0], FONT + 1), *(wide(line, SMALL) for line in lines))
         parts = [self.part(inner, 1) for inner in box.inner]
@@ -195,11 +156,11 @@ class _Drawing:
         )
         width = 2 * margin + body.width + (beside + margin if side else 0)
         axis = margin + (next(iter(body.enter.values())) if body.enter else body.width / 2)
-        drawn = _group(margin, 0, body.svg)
+        drawn = group(margin, 0, body.svg)
         if side:
-            drawn += _group(2 * margin + body.width, 24, side)
-            stack = _rect(4, 4, width, body.height, "block frame", 6) if box.others else ""
-            drawn = stack + _rect(0, 0, width, body.height, "block frame", 6) + drawn
+            drawn += group(2 * margin + body.width, 24, side)
+            stack = rect(4, 4, width, body.height, "block frame", 6) if box.others else ""
+            drawn = stack + rect(0, 0, width, body.height, "block frame", 6) + drawn
         enter = {leaf: margin + x - axis for leaf, x in body.enter.items()}
         leave = {leaf: margin + x - axis for leaf, x in body.leave.items()}
         return _Part(box, axis, width - axis, body.height, drawn, enter, leave)
@@ -211,21 +172,21 @@ class _Drawing:
         if depth == 0 and box.parameters and box.kind != "end":
             notes = [f"{short(box.parameters)} parameters, {short(box.macs)} MACs"]
         if box.others and notes:
-            notes = [f"{short(sum(each.parameters for each in (box, *box.others)))} parameters together"]
+            notes = [f"{short(sum(each.parameters for each in box.alike))} parameters together"]
         width = max(64.0, *(wide(line, FONT) + 18 for line in lines), *(wide(note, SMALL) + 18 for note in notes))
         height = 9 + 16.0 * len(lines) + 14 * len(notes)
         kind = "block frame" if box.kind in ("end", "minor") else box.kind
-        drawn = _rect(3, 3, width, height, kind, 5) if box.others else ""
-        drawn += _rect(0, 0, width, height, kind, min(height / 2, 14) if box.kind in ("end", "join") else 5)
+        drawn = rect(3, 3, width, height, kind, 5) if box.others else ""
+        drawn += rect(0, 0, width, height, kind, min(height / 2, 14) if box.kind in ("end", "join") else 5)
+        main = next((i for i, line in enumerate(lines) if not is_minor(line)), 0)
         for i, line in enumerate(lines):
-            drawn += _text(
-                width / 2, 17 + 16 * i, line, "ink" if i == 0 else "soft", FONT if i == 0 else SMALL, "middle"
-            )
+            kind, size = ("ink", FONT) if i == main else ("soft", SMALL)
+            drawn += text(width / 2, 17 + 16 * i, line, kind, size, "middle")
         for i, note in enumerate(notes):
-            drawn += _text(width / 2, 16 + 16 * len(lines) + 14 * i, note, "soft", SMALL, "middle")
+            drawn += text(width / 2, 16 + 16 * len(lines) + 14 * i, note, "soft", SMALL, "middle")
         more = 0.0
         if box.others:
-            drawn += _text(width + 8, height / 2 + 5, f"× {1 + len(box.others)}", "ink b")
+            drawn += text(width + 8, height / 2 + 5, f"× {len(box.alike)}", "ink b")
             more = 34.0
         if box.kind != "end":
             drawn = f"<g><title>{escape(self.hint(box))}</title>{drawn}</g>"
@@ -233,7 +194,7 @@ class _Drawing:
 
     def hint(self, box: Box) -> str:
         """What a viewer shows when the pointer rests on a leaf."""
-        names = [each.call.name for each in (box, *box.others) if each.call and each.call.name]
+        names = [each.call.name for each in box.alike if each.call and each.call.name]
         words = [", ".join(names)] if names else []
         words.append(f"{box.parameters:,} parameters, {box.macs:,} MACs, {times(box.own[-1].shape)}")
         return ": ".join(words)
@@ -264,9 +225,14 @@ class _Drawing:
             if labelled:
                 labels[source] = times(edge.shape)
         items = [Item(0, 0, 0) for _ in enter]
-        for i, part in enumerate(parts):
-            room = wide(labels[first + i], SMALL) + 12 if first + i in labels else 0.0
-            items.append(Item(part.left, max(part.right, room), part.height))
+        joins = {
+            link.target for link in links.values() if sum(other.target == link.target for other in links.values()) > 1
+        }
+        to_join = {link.source for link in links.values() if link.target in joins}
+        for i, part in enumerate(parts, first):
+            room = wide(labels[i], SMALL) + 12 if i in labels else 0.0
+            # where paths meet, the label goes to the side that the others do not come from
+            items.append(Item(max(part.left, room if i in to_join else 0.0), max(part.right, room), part.height))
         items += [Item(0, 0, 0) for _ in leave]
         return self._body(parts, items, list(links.values()), labels, (first, last), (enter, leave), least)
 
@@ -292,15 +258,15 @@ class _Drawing:
             return y if y <= 0 and first else y + spare if y >= places.height else y + spare / 2
 
         drawn = ""
-        routes = [[(x, down(y)) for x, y in route] for route in places.routes]
-        for link, route in zip(links, routes, strict=True):
-            drawn += _route(route)
+        routes = [[(x, down(y)) for x, y in points] for points in places.routes]
+        for link, points in zip(links, routes, strict=True):
+            drawn += route(points)
             if first <= link.target < last and not parts[link.target - first].box.inner:
-                x, y = route[-1]
+                x, y = points[-1]
                 drawn += f'<path class="soft" d="M{x:.1f} {y:.1f}l-3.5 -6h7z"/>'
         for i, part in enumerate(parts):
-            drawn += _group(places.x[first + i] - part.left, down(places.y[first + i]), part.svg)
-        drawn_at = [point for route in routes for point in _along(route)]
+            drawn += group(places.x[first + i] - part.left, down(places.y[first + i]), part.svg)
+        drawn_at = [point for points in routes for point in along(points)]
         for source, label in labels.items():
             offset = next(iter(parts[source - first].leave.values()), 0.0)
             x, y = places.x[source] + offset, down(places.y[source] + items[source].height) + 15
@@ -309,8 +275,9 @@ class _Drawing:
             hits = [sum(0 <= px - a <= across and -10 <= py - b <= 3 for px, py in drawn_at) for a, b in spots]
             right = hits[0] <= hits[1]
             drawn_at += [(spots[not right][0] + across * i / 12, y - 4) for i in range(13)]
-            drawn += _text(x + (7 if right else -7), y, label, "soft halo", SMALL, "start" if right else "end")
-        enter, leave = ({leaf: places.x[i + base] for leaf, i in each.items()} for each, base in zip(ports, (0, last)))
+            drawn += text(x + (7 if right else -7), y, label, "soft halo", SMALL, "start" if right else "end")
+        enter = {leaf: places.x[i] for leaf, i in ports[0].items()}
+        leave = {leaf: places.x[i + last] for leaf, i in ports[1].items()}
         axes = places.x[first:last]
         tops = [down(y) for y in places.y[first:last]]
         return _Body(drawn, places.width, places.height + spare, axes, tops, enter, leave)
@@ -329,68 +296,17 @@ class _Body:
     leave: dict[Box, float]
 
 
-def short(count: int) -> str:
-    """A count in three digits: 25.6 M.
-
-    >>> [short(n) for n in (999, 61_706, 25_557_032, 4_089_184_256)]
-    ['999', '61.7 k', '25.6 M', '4.09 G']
-    """
-    for unit, name in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if count >= unit:
-            return f"{float(f'{count / unit:.3g}'):g}{name}"
-    return str(count)
-
-
-def wide(text: str, size: float) -> float:
-    """About the width of a text, on the safe side for the usual fonts."""
-    return size * sum(0.3 if c in " .,:·il()" else 0.9 if c in "mwMW" else 0.72 if c.isupper() else 0.59 for c in text)
-
-
 def _same(values: Sequence[Any]) -> Sequence[Any]:
     return values[:1] if len(set(values)) == 1 else values
 
 
 def _wrapped(words: Sequence[str]) -> list[str]:
-    """What is done cell by cell shares lines, all else has one of its own."""
+    """What is done cell by cell shares lines, or that of a sum; all else has a line of its own."""
     lines: list[str] = []
     for word in words:
-        if lines and is_minor(word) and is_minor(lines[-1]) and len(lines[-1]) + len(word) < 24:
+        short_line = lines and len(lines[-1]) + len(word) < 24
+        if short_line and is_minor(word) and (is_minor(lines[-1]) or lines[-1] in JOINS.values()):
             lines[-1] += " · " + word
         else:
             lines.append(word)
     return lines or [""]
-
-
-def _text(x: float, y: float, text: str, kind: str, size: float = FONT, anchor: str = "start") -> str:
-    place = "" if anchor == "start" else f' text-anchor="{anchor}"'
-    shown = "" if size == FONT else f' font-size="{size:g}"'
-    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}"{shown}{place}>{escape(text)}</text>'
-
-
-def _rect(x: float, y: float, width: float, height: float, kind: str, radius: float) -> str:
-    return f'<rect class="{kind}" x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" rx="{radius:g}"/>'
-
-
-def _group(x: float, y: float, inner: str) -> str:
-    return f'<g transform="translate({x:.1f} {y:.1f})">{inner}</g>' if inner else ""
-
-
-def _along(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Points on a route, dense enough to see where it passes."""
-    return [
-        (x0 + (x1 - x0) * t * t * (3 - 2 * t), y0 + (y1 - y0) * t)
-        for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False)
-        for t in (i / 24 for i in range(25))
-    ]
-
-
-def _route(points: Sequence[tuple[float, float]]) -> str:
-    """Straight down through the rows, in curves between them."""
-    path = f"M{points[0][0]:.1f} {points[0][1]:.1f}"
-    for i, ((x0, y0), (x1, y1)) in enumerate(zip(points, points[1:], strict=False)):
-        if i % 2 == 0 or abs(x0 - x1) < 0.5:
-            path += f"L{x1:.1f} {y1:.1f}"
-        else:
-            middle = (y0 + y1) / 2
-            path += f"C{x0:.1f} {middle:.1f} {x1:.1f} {middle:.1f} {x1:.1f} {y1:.1f}"
-    return f'<path class="line" d="{path}"/>'

@@ -8,6 +8,7 @@ longer path, so that the main path is a straight line and shortcuts run beside i
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 GAP = 16.0
 LANE = 7.0
@@ -92,7 +93,7 @@ def _rows(items: Sequence[Item], links: Sequence[Link]) -> tuple[list[list[_Cell
             path.append(_Cell(None, passed, LANE, LANE))
             rows[passed].append(path[-1])
         path.append(cells[link.target])
-        for upper, lower in zip(path, path[1:], strict=False):
+        for upper, lower in pairwise(path):
             upper.below.append(lower)
             lower.above.append(upper)
         paths.append(path)
@@ -130,7 +131,7 @@ def _order(rows: list[list[_Cell]]) -> None:
 
 def _crossings(rows: list[list[_Cell]]) -> int:
     total = 0
-    for upper, lower in zip(rows, rows[1:], strict=False):
+    for upper, lower in pairwise(rows):
         place = {cell: i for i, cell in enumerate(lower)}
         ends = [(i, place[other]) for i, cell in enumerate(upper) for other in cell.below]
         total += sum(a[0] < b[0] and a[1] > b[1] for a in ends for b in ends)
@@ -165,7 +166,7 @@ def _straighten(lane: Sequence[_Cell], rows: list[list[_Cell]]) -> None:
 def _shift(row: list[_Cell], wishes: list[tuple[float, float]]) -> None:
     """The places nearest to the wishes (weighted squares) in which no two cells touch: isotonic regression."""
     offsets = [0.0]
-    for before, after in zip(row, row[1:], strict=False):
+    for before, after in pairwise(row):
         offsets.append(offsets[-1] + before.right + GAP / (2 if None in (before.item, after.item) else 1) + after.left)
     blocks: list[tuple[float, float, int]] = []
     for (wish, weight), offset in zip(wishes, offsets, strict=True):

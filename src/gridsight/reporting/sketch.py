@@ -8,6 +8,7 @@ drawn alike are drawn once: the others are `Box.others`.
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from gridsight.measure.graph import Call, Graph, Step
 from gridsight.reporting.naming import class_words, kind_of, words_of
@@ -38,8 +39,13 @@ class Box:
         """Every step in it, once more for each repetition of a box in it, but not for its own repetitions."""
         yield from self.own
         for box in self.inner:
-            for each in (box, *box.others):
+            for each in box.alike:
                 yield from each.steps()
+
+    @property
+    def alike(self) -> tuple["Box", ...]:
+        """The box and those that are drawn by it."""
+        return (self, *self.others)
 
     @property
     def parameters(self) -> int:
@@ -99,6 +105,7 @@ class _Tree:
 
     def __init__(self, graph: Graph) -> None:
         self.of: dict[Step, Box] = {}
+        self.time = {step: i for i, step in enumerate(graph.steps)}
         self.merged: dict[Box, Box] = {}
         self.sources: dict[Box, set[Box]] = {}
         self.targets: dict[Box, set[Box]] = {}
@@ -168,12 +175,12 @@ class _Tree:
         kept: list[Box] = []
         for box in inner:
             before = kept[-1] if kept else None
-            if before and "frame" not in (before.kind, box.kind) and self._is_chain([before, box]):
-                if box.kind == "minor" or (before.kind == "minor" and box.kind != "join"):
-                    self._merge(before, [box])
-                    before.words += box.words
-                    before.kind = before.kind if box.kind == "minor" else box.kind
-                    continue
+            leaves = before and "frame" not in (before.kind, box.kind)
+            if before and leaves and self._is_chain([before, box]) and _belong(before, box):
+                self._merge(before, [box])
+                before.words += box.words
+                before.kind = before.kind if box.kind == "minor" else box.kind
+                continue
             kept.append(box)
         return kept
 
@@ -191,8 +198,7 @@ class _Tree:
 
     def _is_chain(self, boxes: Sequence[Box]) -> bool:
         """Whether each of these leaves alone reads the one before it, and nothing else."""
-        pairs = list(zip(boxes, boxes[1:], strict=False))
-        return all(self.targets[a] == {b} and self.sources[b] == {a} for a, b in pairs)
+        return all(self.targets[a] == {b} and self.sources[b] == {a} for a, b in pairwise(boxes))
 
     def flatten(self, stage: Box, blocks: set[str]) -> None:
         """Leave one level of frames in a stage; `blocks` are the classes of these frames in any stage."""
@@ -215,8 +221,7 @@ class _Tree:
         """Whether the frame holds blocks of one class, each reading what the one before it wrote."""
         blocks = [box for box in frame.inner if box.inner]
         one_class = len({box.call.kind for box in blocks if box.call}) == 1
-        pairs = zip(blocks, blocks[1:], strict=False)
-        return len(blocks) > 1 and one_class and all(self._reads(after, before) for before, after in pairs)
+        return len(blocks) > 1 and one_class and all(self._reads(after, before) for before, after in pairwise(blocks))
 
     def _reads(self, after: Box, before: Box) -> bool:
         written = set(before.leaves())
@@ -226,15 +231,11 @@ class _Tree:
         """The frame as one leaf with the name of its class."""
         first, *rest = frame.leaves()
         self._merge(first, rest)
-        first.own.sort(key=self._time)
+        first.own.sort(key=self.time.__getitem__)
         first.call = frame.call
         first.kind = "mix" if kind_of(first.own) == "mix" else "other"
         first.words = [class_words(frame.call)]
         return first
-
-    def _time(self, step: Step) -> int:
-        self.times = getattr(self, "times", None) or {step: i for i, step in enumerate(self.of)}
-        return self.times[step]
 
     def fold(self, frame: Box, most: int = 4) -> None:
         """Keep the first of boxes, or of groups of up to `most`, that follow each other and would be drawn alike."""
@@ -275,6 +276,11 @@ def _shape(source: Step | None, seen: tuple[int, ...]) -> tuple[int, ...]:
         return seen
     same = [n for n in source.shape if n > 1] == [n for n in seen if n > 1]
     return seen if same else source.shape
+
+
+def _belong(before: Box, after: Box) -> bool:
+    """Whether two leaves in a row are drawn as one: what is done cell by cell joins what it stands beside."""
+    return after.kind == "minor" or (before.kind == "minor" and after.kind != "join")
 
 
 def _worth(found: tuple[int, int]) -> tuple[int, int]:

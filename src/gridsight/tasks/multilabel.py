@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gridsight.measure import labelsets
-from gridsight.measure.calibration import Calibration, proven_temperature, quantiles_of, unsure_threshold
+from gridsight.measure.calibration import Calibration, fit_temperature, quantiles_of, unsure_threshold
 from gridsight.tasks import TASKS, Predicted, Task
 
 
@@ -40,11 +40,10 @@ class Multilabel(Task):
     def calibrate(self, outputs: np.ndarray, y: np.ndarray, coverage: float) -> Calibration:
         z = np.asarray(outputs, np.float64).ravel()
         # softmax([0, z] / t) is sigmoid(z / t)
-        entries = np.stack([np.zeros_like(z), z], 1)
-        temperature, note = proven_temperature(entries, y.ravel().astype(np.int64), len(self.classes))
+        temperature = fit_temperature(np.stack([np.zeros_like(z), z], 1), y.ravel().astype(np.int64))
         confidence = _confidence(self.predict(outputs, Calibration(temperature=temperature))["probabilities"])
         threshold = unsure_threshold(confidence[:, None], coverage)
-        return Calibration(True, temperature, threshold, coverage, quantiles_of(confidence), note=note)
+        return Calibration(True, temperature, threshold, coverage, quantiles_of(confidence))
 
     def predict(self, outputs: np.ndarray, calibration: Calibration) -> Predicted:
         z = torch.from_numpy(np.asarray(outputs, np.float64)) / calibration.temperature

@@ -59,10 +59,11 @@ def _left_in_group() -> int | None:
     left = []
     for line in _read(Path("/proc/self/cgroup")).splitlines():
         _, kinds, path = line.split(":", 2)
-        if kinds not in ("", "memory"):
+        if kinds and "memory" not in kinds.split(","):
             continue
-        inner = GROUPS / kinds / path.lstrip("/")
-        groups = [group for group in (inner, *inner.parents) if group.is_relative_to(GROUPS / kinds)]
+        root = GROUPS / "memory" if kinds else GROUPS
+        inner = root / path.lstrip("/")
+        groups = [group for group in (inner, *inner.parents) if group.is_relative_to(root)]
         left += [_left_in(group, version=1 if kinds else 2) for group in groups]
     return min((value for value in left if value is not None), default=None)
 

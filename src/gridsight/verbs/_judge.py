@@ -56,7 +56,6 @@ def judge(
         "threshold": calibration.threshold,
         "coverage": calibration.coverage,
         "margin": calibration.margin,
-        "note": calibration.note,
         **result["calibration"],
     }
     if kept.file is not None:
@@ -105,8 +104,6 @@ def say_result(result: Mapping[str, Any], task: Task, run: Path | None, console:
             f"{'calibration':<18} expected error {fitted['ece']:.2%}".replace("%", " %")
             + f" (before: {fitted['ece_before']:.2%}), temperature {fitted['temperature']:.2f}".replace("%", " %")
         )
-        if fitted["note"]:
-            console.say(f"{'':<18} {fitted['note']}")
     elif fitted["margin"] is not None:
         unit = f" {result['unit']}" if result.get("unit") else ""
         share = f"{100 * fitted['coverage']:g} %"

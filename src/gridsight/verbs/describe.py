@@ -1,4 +1,4 @@
-"""describe: the layers of one network, with shapes, parameters, MACs, memory and receptive field."""
+"""describe: the layers of one network, with shapes, parameters, MACs, memory and receptive field; and a drawing."""
 
 import ast
 from collections.abc import Mapping, Sequence
@@ -19,8 +19,9 @@ class DescribeSettings:
     MODEL is a name of `gridsight models`, a run folder or a model file. What is not given is the publisher's.
 
     examples:
-      gridsight describe resnet18
-      gridsight describe resnet18 --ndim 3 --channels 1 --classes 4 --size 24 128 128
+      gridsight describe resnet50 --spatial 224,224
+      gridsight describe resnet50 --svg resnet50.svg
+      gridsight describe resnet18 --ndim 3 --channels 1 --classes 4 --spatial 24,128,128
       gridsight describe resnet20 --arguments width=32 zero_init=True
       gridsight describe runs/photos-1
     """
@@ -29,23 +30,25 @@ class DescribeSettings:
     ndim: int | None = option(None, "spatial axes: 1, 2 or 3 (default: 2)")
     channels: int | None = option(None, "channels of the input")
     classes: int | None = option(None, "numbers that the network answers with")
-    size: tuple[int, ...] = option((), "size of the input: one number, or one an axis", metavar="N")
+    spatial: tuple[int, ...] = option((), "cells of the input: one number, or one an axis (224,224)", metavar="N")
     arguments: tuple[str, ...] = option((), "arguments of the network, such as width=32", metavar="NAME=VALUE")
+    svg: str | None = option(None, "also draw the network into this file", metavar="FILE")
     json: bool = option(False, "print the result as one JSON object")
 
 
 @VERBS.register("describe", settings=DescribeSettings)
 def describe(settings: DescribeSettings, console: Console) -> dict[str, Any]:
-    """The table of layers and the totals."""
+    """The table of layers and the totals; with `svg` the drawing, too."""
     if Path(settings.model).exists():
-        if settings != DescribeSettings(settings.model, json=settings.json):
+        if settings != DescribeSettings(settings.model, svg=settings.svg, json=settings.json):
             raise UsageError(f"{settings.model} is a trained model: its channels, classes and size are given by it")
-        table = _describe_file(settings.model)
+        subject = _trained(settings.model)
     else:
         arguments = dict(_pair(word) for word in settings.arguments)
-        table = describe_model(
-            settings.model, settings.ndim, settings.channels, settings.classes, settings.size, arguments
+        subject = _named(
+            settings.model, settings.ndim, settings.channels, settings.classes, settings.spatial, arguments
         )
+    table = _table(subject)
     shape = " x ".join(map(str, (table["in_channels"], *table["spatial"])))
     console.say(f"{table['name']} on {shape}")
     rows = [row | {"name": row["name"] or "(itself)"} for row in table["layers"]]
@@ -56,6 +59,10 @@ def describe(settings: DescribeSettings, console: Console) -> dict[str, Any]:
         f"{table['activation_bytes'] / 1e6:,.2f} MB of activations an item; not in the MACs: "
         f"{', '.join(table['uncounted']) or 'nothing'}"
     )
+    if settings.svg is not None:
+        Path(settings.svg).write_text(_drawing(subject, table), encoding="utf-8")
+        console.say(f"drawing: {settings.svg}")
+        table["svg"] = settings.svg
     console.emit(table)
     return table
 
@@ -69,18 +76,41 @@ def describe_model(
     arguments: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Layers and totals of a network by name; no weights are made. `spatial` () is the publisher's, one int an axis."""
+    return _table(_named(name, ndim, in_channels, num_classes, spatial, arguments or {}))
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """A network, maybe without weights, and the (in_channels, *spatial) that it is described on."""
+
+    name: str
+    net: Any
+    shape: tuple[int, ...]
+
+
+def _named(
+    name: str,
+    ndim: int | None,
+    in_channels: int | None,
+    num_classes: int | None,
+    spatial: Sequence[int],
+    arguments: Mapping[str, Any],
+) -> _Subject:
     import torch
 
     from gridsight.models import MODELS, create, published_input
 
     MODELS.require(name)
+    if ndim is None and len(spatial) > 1:
+        ndim = len(spatial)
     ndim, channels, size = published_input(name, ndim)
     channels = channels if in_channels is None else in_channels
     if spatial:
         size = tuple(spatial) * (ndim if len(spatial) == 1 else 1)
     if len(size) != ndim or min(size) < 1:
-        raise UsageError(f"size {' x '.join(map(str, size))} does not fit {ndim} axes: give one number, or {ndim}")
-    given = dict(arguments or {})
+        shown = ",".join(map(str, size))
+        raise UsageError(f"--spatial {shown} does not fit {ndim} axes: give one number above 0, or {ndim}")
+    given = dict(arguments)
     if MODELS.accepts(name, "spatial"):
         given.setdefault("spatial", size)
     try:
@@ -89,10 +119,10 @@ def describe_model(
     except (TypeError, ValueError, RuntimeError) as error:
         values = ", ".join(f"{key}={value!r}" for key, value in given.items())
         raise UsageError(f"{name} cannot be built with {values}: {error}") from None
-    return _table(name, net, channels, size)
+    return _Subject(name, net, (channels, *size))
 
 
-def _describe_file(path: str) -> dict[str, Any]:
+def _trained(path: str) -> _Subject:
     import torch
 
     from gridsight.artifact.predictor import load
@@ -100,24 +130,31 @@ def _describe_file(path: str) -> dict[str, Any]:
     model = load(path).model
     with torch.no_grad():
         seen = model.front_end()(torch.zeros(1, model.spec.channels, *model.spec.spatial))
-    return _table(model.architecture, model.net, model.in_channels, tuple(seen.shape[2:]))
+    return _Subject(model.architecture, model.net, (model.in_channels, *seen.shape[2:]))
 
 
-def _table(name: str, net: Any, in_channels: int, spatial: tuple[int, ...]) -> dict[str, Any]:
+def _table(subject: _Subject) -> dict[str, Any]:
     from gridsight.measure.cost import cost
 
-    total = cost(net, (in_channels, *spatial))
+    total = cost(subject.net, subject.shape)
     return {
-        "name": name,
-        "ndim": len(spatial),
-        "in_channels": in_channels,
-        "spatial": list(spatial),
+        "name": subject.name,
+        "ndim": len(subject.shape) - 1,
+        "in_channels": subject.shape[0],
+        "spatial": list(subject.shape[1:]),
         "parameters": total.parameters,
         "macs": total.macs,
         "activation_bytes": total.activation_bytes,
         "uncounted": list(total.uncounted),
         "layers": total.rows(),
     }
+
+
+def _drawing(subject: _Subject, table: Mapping[str, Any]) -> str:
+    from gridsight.measure.graph import graph
+    from gridsight.reporting.diagram import draw
+
+    return draw(graph(subject.net, subject.shape), subject.name, subject.shape, table)
 
 
 def _pair(word: str) -> tuple[str, Any]:
