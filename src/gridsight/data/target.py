@@ -66,7 +66,7 @@ def number(label: str) -> float | None:
 def decide(labels: Sequence[str], column: str = "", task: str = "auto") -> Target:
     """What `labels` are; `task` other than "auto" overrides the rules.
 
-    Labels that the task asked for cannot mean are a `UsageError`, those from which nothing can be learned a `DataError`.
+    Labels that the task asked for cannot have are a `UsageError`, those that teach nothing a `DataError`.
     """
     if task != "auto" and task not in TASK_NAMES:
         raise UsageError(f"there is no task {task!r}; {nearest(task, ('auto', *TASK_NAMES))}")

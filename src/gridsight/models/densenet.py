@@ -5,7 +5,7 @@ the channels and the cells. `memory_efficient` keeps no concatenated and normali
 makes them again (Pleiss et al., arXiv:1707.06990): equal gradients and running statistics, less memory, more time.
 (torchvision's option of that name counts each batch twice in the running statistics; here it does not.)
 Shapes in 2-D: (N, 3, 224, 224) -> stem (N, 64, 112, 112) -> blocks at 56, 28, 14, 7 cells -> (N, 1024, 7, 7) ->
-(N, 1000) for DenseNet-121.
+(N, 1000) for DenseNet-121. Over 150 lines because it holds the table of the family.
 """
 
 from collections import OrderedDict

@@ -1,5 +1,6 @@
 """A network as one SVG drawing: stages with their shapes and what they cost, blocks, branches and shortcuts."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -45,8 +46,17 @@ class _Drawing:
     def __init__(self, graph: Graph, edges: list[Edge], totals: Mapping[str, int]) -> None:
         self.graph, self.edges, self.totals = graph, edges, totals
         self.reads: dict[Box, list[Edge]] = {}
+        self.written: dict[Box, tuple[int, ...]] = {}
         for edge in edges:
             self.reads.setdefault(edge.target, []).append(edge)
+            wrote = edge.source.own[-1].shape if edge.source.own else edge.shape
+            if len(graph.stages[0][0]) == 2 and len(wrote) == 3:  # PyTorch pools a line as a plane of one row
+                wrote = tuple(n for i, n in enumerate(wrote) if i != 1 or n > 1)
+            # readers may have seen parts of it
+            whole = math.prod(edge.shape) >= math.prod(wrote)
+            self.written.setdefault(edge.source, wrote)
+            if whole:
+                self.written[edge.source] = edge.shape
 
     def svg(self, boxes: list[Box], name: str, shape: tuple[int, ...]) -> str:
         """The whole drawing: a head, then a panel a stage with its figures beside it."""
@@ -62,7 +72,8 @@ class _Drawing:
         legend = [kind for kind in KINDS if any(leaf.kind == kind for box in boxes for leaf in box.leaves())]
         keys = self.legend(legend)
         top = 92.0 if keys else 66.0
-        width = max(GUTTER + right - left + PAD, 2 * PAD + wide(title, 17), 2 * PAD + wide(facts, FONT), 520)
+        heads = [wide(title, 17) * 1.06, wide(facts, FONT), sum(wide(KINDS[kind], SMALL) + 42 for kind in legend)]
+        width = max(GUTTER + right - left + PAD, *(2 * PAD + head for head in heads))
         height = top + body.height + PAD
         panels = []
         for i, (box, part) in enumerate(zip(boxes, parts, strict=True)):
@@ -104,8 +115,11 @@ class _Drawing:
             name = f"Stages {first + 1} to {last + 1}" if box.others else f"Stage {first + 1}"
             lines = [(name, "ink b", FONT), (times(shape), "ink", FONT)]
             sees = "all" if None in field.size else " × ".join(f"{n:,}" for n in _same(field.size))
-            jump = "" if None in field.jump else ", jump " + " × ".join(map(str, _same(field.jump)))
-            lines.append((f"receptive field {sees}{jump}", "soft", SMALL))
+            figures = [f"receptive field {sees}"]
+            if None not in field.jump:
+                figures.append(f"jump {' × '.join(map(str, _same(field.jump)))}")
+            one_line = wide(", ".join(figures), SMALL) < GUTTER - 2 * PAD
+            lines += [(line, "soft", SMALL) for line in ([", ".join(figures)] if one_line else figures)]
         drawn, y = "", 19.0
         for line, kind, size in lines:
             drawn += text(0, y, line, kind, size)
@@ -223,7 +237,7 @@ class _Drawing:
             link.enter = parts[b].enter.get(edge.source, 0.0) if b is not None else 0.0
             links.setdefault((source, target, edge.source), link)
             if labelled:
-                labels[source] = times(edge.shape)
+                labels[source] = times(self.written[edge.source])
         items = [Item(0, 0, 0) for _ in enter]
         joins = {
             link.target for link in links.values() if sum(other.target == link.target for other in links.values()) > 1
@@ -238,7 +252,8 @@ class _Drawing:
 
     def _labelled(self, part: _Part, edge: Edge, ports: bool) -> bool:
         """Whether the shape is written: at a block and between stages always, within a block where it changed."""
-        return bool(part.box.inner) or not ports or edge.shape not in [e.shape for e in self.reads.get(edge.source, [])]
+        read = [self.written[before.source] for before in self.reads.get(edge.source, [])]
+        return bool(part.box.inner) or not ports or self.written[edge.source] not in read
 
     def _body(
         self,
@@ -269,7 +284,7 @@ class _Drawing:
         drawn_at = [point for points in routes for point in along(points)]
         for source, label in labels.items():
             offset = next(iter(parts[source - first].leave.values()), 0.0)
-            x, y = places.x[source] + offset, down(places.y[source] + items[source].height) + 15
+            x, y = places.x[source] + offset, down(places.y[source] + items[source].height) + 12
             across = wide(label, SMALL)
             spots = [(x + 7, y), (x - 7 - across, y)]
             hits = [sum(0 <= px - a <= across and -10 <= py - b <= 3 for px, py in drawn_at) for a, b in spots]

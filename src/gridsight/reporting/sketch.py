@@ -275,7 +275,7 @@ def _shape(source: Step | None, seen: tuple[int, ...]) -> tuple[int, ...]:
     if source is None or math.prod(source.shape) != math.prod(seen):
         return seen
     same = [n for n in source.shape if n > 1] == [n for n in seen if n > 1]
-    return seen if same else source.shape
+    return min(seen, source.shape, key=len) if same else source.shape
 
 
 def _belong(before: Box, after: Box) -> bool:

@@ -70,8 +70,9 @@ def short(count: int) -> str:
 
 
 def wide(words: str, size: float) -> float:
-    """About the width of a text, on the safe side for the usual fonts."""
-    return size * sum(0.3 if c in " .,:·il()" else 0.9 if c in "mwMW" else 0.72 if c.isupper() else 0.59 for c in words)
+    """The width of a text, on the safe side: that of DejaVu Sans, the widest of the usual fonts."""
+    widths = {"×": 0.84, "m": 0.97, "w": 0.82, "%": 0.95} | dict.fromkeys(" .,:·ijl()", 0.32)
+    return size * sum(widths.get(c, 0.72 if c.isupper() else 0.63) for c in words)
 
 
 def text(x: float, y: float, words: str, kind: str, size: float = FONT, anchor: str = "start") -> str:

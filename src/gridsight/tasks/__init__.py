@@ -23,8 +23,8 @@ class Task:
 
     `classes` are the names or grades; a number has none, but a `unit`, and is learned as (y - center) / scale.
     `weights` are one a class; `prior` are the classes' shares of the data where training showed them equally often.
-    `metric` names the mean of `goodness`, which chooses epochs: higher is better; with `balanced` the mean of the classes'
-    means, for data of which one class makes up nearly all.
+    `metric` names the mean of `goodness`, which chooses epochs: higher is better; with `balanced` the mean of the means
+    of the classes, for data of which one class makes up nearly all.
     """
 
     metric: ClassVar[str] = "accuracy"
@@ -114,7 +114,7 @@ class Task:
         raise NotImplementedError
 
     def chance(self) -> tuple[str, float]:
-        """A metric of `measure` that is higher for better answers, and what answers that know nothing of an item get."""
+        """A metric of `measure`, higher for better answers, and what answers that know nothing of an item get."""
         raise NotImplementedError
 
     def worst(self, predicted: Predicted, y: np.ndarray) -> np.ndarray:

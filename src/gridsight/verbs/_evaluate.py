@@ -79,7 +79,8 @@ def run_evaluation(settings: EvaluateSettings, console: Console) -> Evaluation:
     total = len(read.labels) + len(read.bad)
     if len(read.bad) > 0.01 * total and not settings.accept_bad:
         raise DataError(
-            f"{len(read.bad):,} of {total:,} items cannot be used (first: {read.bad[0]}); --accept-bad measures the others"
+            f"{len(read.bad):,} of {total:,} items cannot be used (first: {read.bad[0]}); "
+            "--accept-bad measures the others"
         )
     if not read.labels:
         raise DataError(f"there is nothing to measure in {source.name}: no item has a label that the model knows")
