@@ -201,7 +201,8 @@ class ResNet(Net):
     1, 1, 2, 4 (small form). Stage i has `width` * 2^i channels, four times as many in a bottleneck.
     `kernels`, `strides` and `dilations` are one int for all stages or one entry a stage, each an int or one int an
     axis; padding keeps ceil(cells / stride) cells. `stem_pool` is the stride of the stem's 3-cell max pool, which an
-    axis of stride 1 goes without. `shortcut` is "project" (option B) or "pad" (option A) where shape changes.
+    axis of stride 1 goes without. `shortcut` is "project" (option B) or "pad" (option A) where shape changes; "none"
+    leaves all of them out: the plain network of section 4.1, to compare with.
     The k-tap convolutions have `groups`, and `widen` times the channels (where a block has no others, its output too).
     `gate` is None, "se" or "cbam"; `blur` is the taps of the blur in place of strides, 0 for none. `zero_init` makes
     every block start as its shortcut. `head` is the publisher's name of the last layer.
@@ -242,8 +243,10 @@ class ResNet(Net):
         head: str = "fc",
     ) -> None:
         super().__init__()
-        if shortcut not in ("project", "pad"):
-            raise UsageError(f"shortcut must be 'project' or 'pad', not {shortcut!r}")
+        if shortcut not in ("project", "pad", "none"):
+            raise UsageError(f"shortcut must be 'project', 'pad' or 'none', not {shortcut!r}")
+        if zero_init and shortcut == "none":
+            raise UsageError("zero_init makes every block its shortcut, and with shortcut='none' a block has none")
         if gate is not None and gate not in GATES:
             raise UsageError(f"gate must be {' or '.join(map(repr, GATES))}, not {gate!r}")
         nd, block, c = Nd(ndim), PreBlock if pre else Block, width

@@ -78,7 +78,8 @@ class Block(nn.Module):
         self.bn3 = nd.BatchNorm(norms[2]) if bottleneck else None
         self.gate = None if gate is None else GATES[gate](nd, c_out, max(4, c_out // REDUCTION))
 
-        self.projects = c_in != c_out or strided
+        self.joins = shortcut != "none"
+        self.projects = self.joins and (c_in != c_out or strided)
         self.downsample: nn.Module = nn.Identity()
         if not self.projects:
             return
@@ -100,14 +101,16 @@ class Block(nn.Module):
             y = masked.norm(self.bn2, y, real).relu()
             y, real = masked.conv(self.conv3, *self.blurred(y, real))
             y = masked.norm(self.bn3, y, real)
-        return (self.gated(y, real) + self.shortcut(x, mask)).relu()
+        return self.joined(y, real, x, mask).relu()
 
     def blurred(self, x: Tensor, mask: masked.Mask) -> tuple[Tensor, masked.Mask]:
         """Where a blur takes the place of the block's stride, x and its mask after it."""
         return (x, mask) if self.blur is None else (self.blur(x, mask), masked.shrink(mask, self.stride))
 
-    def gated(self, y: Tensor, mask: masked.Mask) -> Tensor:
-        return y if self.gate is None else self.gate(y, mask)
+    def joined(self, y: Tensor, real: masked.Mask, x: Tensor, mask: masked.Mask) -> Tensor:
+        """The residual y, gated, and what the shortcut (where there is one) makes of x; each with its mask."""
+        y = y if self.gate is None else self.gate(y, real)
+        return y + self.shortcut(x, mask) if self.joins else y
 
     def shortcut(self, x: Tensor, mask: masked.Mask) -> Tensor:
         """x in the shape of the residual."""
@@ -137,7 +140,7 @@ class PreBlock(Block):
             y, real = masked.conv(self.conv2, y, real)
             y = masked.norm(self.bn3, y, real).relu()
             y, real = masked.conv(self.conv3, *self.blurred(y, real))
-        return self.gated(y, real) + self.shortcut(activated if self.projects else x, mask)
+        return self.joined(y, real, activated if self.projects else x, mask)
 
     def make_identity(self) -> None:
         """Start with residual 0: no norm follows the last convolution, so its own weights are zero."""

@@ -26,7 +26,7 @@ GUTTER = 196.0
 def draw(graph: Graph, name: str, shape: Sequence[int], totals: Mapping[str, int]) -> str:
     """The drawing of `graph` on an input of `shape` (in_channels, *spatial); `totals` has parameters and macs."""
     found = sketch(graph, shape)
-    return _Drawing(graph, found.edges, totals).svg(found.boxes, name, tuple(shape))
+    return _Drawing(graph, found.edges, totals, tuple(shape)).svg(found.boxes, name)
 
 
 @dataclass
@@ -43,14 +43,14 @@ class _Part:
 
 
 class _Drawing:
-    def __init__(self, graph: Graph, edges: list[Edge], totals: Mapping[str, int]) -> None:
-        self.graph, self.edges, self.totals = graph, edges, totals
+    def __init__(self, graph: Graph, edges: list[Edge], totals: Mapping[str, int], shape: tuple[int, ...]) -> None:
+        self.graph, self.edges, self.totals, self.shape = graph, edges, totals, shape
         self.reads: dict[Box, list[Edge]] = {}
         self.written: dict[Box, tuple[int, ...]] = {}
         for edge in edges:
             self.reads.setdefault(edge.target, []).append(edge)
             wrote = edge.source.own[-1].shape if edge.source.own else edge.shape
-            if len(graph.stages[0][0]) == 2 and len(wrote) == 3:  # PyTorch pools a line as a plane of one row
+            if len(shape) == 2 and len(wrote) == 3:  # PyTorch pools a line as a plane of one row
                 wrote = tuple(n for i, n in enumerate(wrote) if i != 1 or n > 1)
             # readers may have seen parts of it
             whole = math.prod(edge.shape) >= math.prod(wrote)
@@ -58,14 +58,14 @@ class _Drawing:
             if whole:
                 self.written[edge.source] = edge.shape
 
-    def svg(self, boxes: list[Box], name: str, shape: tuple[int, ...]) -> str:
+    def svg(self, boxes: list[Box], name: str) -> str:
         """The whole drawing: a head, then a panel a stage with its figures beside it."""
         parts = [self.stage(box) if box.inner else self.leaf(box, 0) for box in boxes]
         body = self.compose(parts, {leaf: i for i, box in enumerate(boxes) for leaf in box.leaves()}, ports=False)
         left = min(body.x[i] - part.left for i, part in enumerate(parts)) - PAD
         right = max(body.x[i] + part.right for i, part in enumerate(parts)) + PAD
         answer = times(self.graph.steps[-1].shape)
-        title = f"{name}: {times(shape)} to {answer}"
+        title = f"{name}: {times(self.shape)} to {answer}"
         parameters, used = self.totals["parameters"], Box(None, own=list(self.graph.steps)).parameters
         facts = f"{short(parameters)} parameters, {short(self.totals['macs'])} multiply-accumulates (MACs)"
         facts += f"; {short(parameters - used)} of the parameters in training alone" if used < parameters else ""

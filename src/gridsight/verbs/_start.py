@@ -139,7 +139,7 @@ def _from_file(path: Path, model: str) -> Start:
     entry = MODELS.get(model)
     ndim = len(entry.tags["spatial"])
     state = matched(load_state(path), entry.item.renames)
-    channels, classes = _sizes(model, ndim, state, path)
+    channels, classes = sizes_of(model, ndim, state, path)
     known = published(model)
     same = known is not None and len(known.mean) == channels
     return Start(
@@ -195,7 +195,7 @@ def _of_gridsight(path: Path) -> Mapping[str, Any] | None:
     return metadata if "architecture" in metadata else None
 
 
-def _sizes(model: str, ndim: int, state: Mapping[str, Any], path: Path) -> tuple[int, int]:
+def sizes_of(model: str, ndim: int, state: Mapping[str, Any], path: Path) -> tuple[int, int]:
     """Input channels and classes of the network that `state` belongs to, from the shapes that depend on them."""
     import torch
 

@@ -10,7 +10,7 @@ from gridsight.core.settings import argument, option
 from gridsight.verbs import VERBS
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    pass
 
 
 @dataclass(frozen=True)
@@ -69,14 +69,16 @@ def import_checkpoint(settings: ImportSettings, console: Console) -> Imported:
     from gridsight.nn.frontend import FrontEndSettings
     from gridsight.nn.nd import Nd
     from gridsight.nn.weights import load_state, matched, refuse_others
+    from gridsight.verbs._start import sizes_of
 
     state = load_state(path)
     nd = Nd(settings.ndim)
     spatial = nd.each(settings.size[0] if len(settings.size) == 1 else settings.size)
     entry = MODELS.get(settings.model)
     state = matched(state, entry.item.renames)
-    channels = settings.channels or _in_channels(state, settings.ndim)
-    classes = _classes(settings.classes) or tuple(map(str, range(_outputs(state))))
+    channels, outputs = sizes_of(settings.model, settings.ndim, state, path)
+    channels = settings.channels or channels
+    classes = _classes(settings.classes) or tuple(map(str, range(outputs)))
     arguments = {"spatial": spatial} if MODELS.accepts(settings.model, "spatial") else {}
     net = create(settings.model, ndim=settings.ndim, in_channels=channels, num_classes=len(classes), **arguments)
     state = net.fit_state(state)
@@ -123,19 +125,3 @@ def _each(values: tuple[float, ...], channels: int, default: float, name: str) -
     if len(values) != channels:
         raise UsageError(f"--{name} has {len(values)} values where the network takes {channels} channels")
     return values
-
-
-def _in_channels(state: "dict[str, Tensor]", ndim: int) -> int:
-    """Input channels of the first convolution: weights are (out, in, *kernel)."""
-    for value in state.values():
-        if value.ndim == ndim + 2:
-            return int(value.shape[1])
-    raise UsageError("the checkpoint has no convolution of that --ndim; give --channels")
-
-
-def _outputs(state: "dict[str, Tensor]") -> int:
-    """Rows of the last matrix: what the head puts out."""
-    matrices = [value for value in state.values() if value.ndim == 2]
-    if not matrices:
-        raise UsageError("the checkpoint ends in no linear layer; give --classes")
-    return int(matrices[-1].shape[0])
