@@ -18,7 +18,7 @@ Batch = Callable[[Tensor, torch.Generator], tuple[tuple[Tensor, ...], Tensor]]
 
 
 def digits(seed: int, test: int = 360) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """scikit-learn's 1,797 digits (N, 1, 8, 8), mean 0 and deviation 1, and labels: to train on, then `test` to test."""
+    """scikit-learn's 1,797 digits (N, 1, 8, 8) of mean 0 and deviation 1, and labels: training, then `test` items."""
     from sklearn.datasets import load_digits
 
     found = load_digits()
@@ -53,7 +53,7 @@ def fit(
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
-            total += float(loss)
+            total += float(loss.detach())
             taken += 1
         losses.append(total / (items // size))
     return losses
