@@ -103,7 +103,7 @@ def main() -> int:
         for blocks in (9, 24, 49, 99):
             ratios = [gradient_ratio(seed, pre, shortcut, blocks) for seed in range(given.seeds)]
             highest[name] = max(ratios)
-            inside = "within" if 0.1 <= min(ratios) and max(ratios) <= 10 else "NOT within"
+            inside = "within" if min(ratios) >= 0.1 and max(ratios) <= 10 else "NOT within"
             print(
                 f"{2 * blocks + 2} layers, {name}: first over last {min(ratios):.3g} to {max(ratios):.3g}, "
                 f"{inside} 0.1 and 10",

@@ -2,7 +2,8 @@
 
 Weights are a function of their key in our network and their shape, so that nothing large has to be stored. Where
 torchvision imports, its networks get them under its own keys. What they then answer is recorded in published.json, for
-every machine without torchvision; `python tests/published.py NAME ...` adds a record.
+every machine without torchvision; `python tests/published.py NAME ...` adds a record. All is in float64: with random
+weights, machines that round float32 in other orders differ by a thousandth of a logit.
 """
 
 import contextlib
@@ -72,13 +73,13 @@ def fill(net: nn.Module) -> dict[str, Tensor]:
 def picture(entry: Entry) -> Tensor:
     """(2, 3, 96, 96), or a clip, or the one size that a network is built for (tag `fingerprint_spatial`)."""
     spatial = entry.tags.get("fingerprint_spatial", (96, 96))
-    return torch.from_numpy(np.random.default_rng(0).standard_normal((2, 3, *spatial), np.float32))
+    return torch.from_numpy(np.random.default_rng(0).standard_normal((2, 3, *spatial)))
 
 
 @torch.no_grad()
 def ours(entry: Entry) -> tuple[Tensor, dict[str, Tensor]]:
     """Our logits (2, num_classes), and the weights."""
-    net = create(entry.name, ndim=published_input(entry.name)[0]).eval()
+    net = create(entry.name, ndim=published_input(entry.name)[0]).eval().double()
     weights = fill(net)
     return net(picture(entry)), weights
 
@@ -88,7 +89,7 @@ def theirs(entry: Entry, weights: dict[str, Tensor]) -> Tensor:
     """torchvision's logits with the same weights; every one of its floating-point tensors must be ours."""
     options = {"init_weights": False} if entry.name in ("googlenet", "inception_v3") else {}
     models, name = torchvision_models(), entry.tags.get("published_name", entry.name)
-    net = getattr(models if hasattr(models, name) else models.video, name)(**options).eval()
+    net = getattr(models if hasattr(models, name) else models.video, name)(**options).eval().double()
     state = net.state_dict()
     places = {key: torch.tensor(i) for i, key in enumerate(state)}
     names = dict(enumerate(state))

@@ -93,6 +93,12 @@ def test_a_cache_that_cannot_be_written(server: type[Server], tmp_path: Path) ->
             fetch(remote(), folder)
 
 
+def test_another_file_put_there_by_hand_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "net.pth").write_bytes(CONTENT[:-1])
+    with pytest.raises(DataError, match=r"net.pth is not https://example.org/a/net.pth \(SHA-256 .*; delete it"):
+        fetch(remote(), tmp_path, offline=True)
+
+
 def test_only_https_leaves_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GRIDSIGHT_MIRROR", raising=False)
     for url in ("file:///etc/passwd", "http://example.org/net.pth", "ftp://127.0.0.1/net.pth"):

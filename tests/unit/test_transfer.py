@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from gridsight import train
 from gridsight.core.errors import GridsightError, UsageError
 from gridsight.data.loader import Loader
-from gridsight.models import MODELS, create
+from gridsight.models import MODELS, create, published_input
 from gridsight.models._catalogue import Published, all_published
 from gridsight.nn.frontend import FrontEnd, FrontEndSettings
 from gridsight.nn.inflate import inflate, sum_axis
 from gridsight.nn.transfer import Trained, changing, to_channels, transfer
+from gridsight.nn.weights import matched
 from gridsight.tasks import make_task
 from gridsight.training.loop import Trainer
 from gridsight.training.recipe import Recipe, Tuning
@@ -88,6 +89,68 @@ def test_axes_are_carried_as_by_inflation_and_sums() -> None:
         assert all(torch.equal(found[key], expected[key]) for key in found if "linear" not in key)
     with pytest.raises(UsageError, match="weights of 1 axes do not become those of 3"):
         transfer(build, Trained({}, 1, 3, 10), seeded(1, 3), 3, 3, 10)
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "now", "arguments", "given"),
+    (
+        ("inception_time", 1, 3, {"depth": 1, "width": 4}, {}),  # a single channel is not narrowed
+        ("tcn", 3, 4, {"widths": (4,)}, {}),  # as many channels as the first layer has: no projection
+        ("simple_cnn", 3, 3, {"spatial": 16}, {"spatial": 12}),
+    ),
+)
+def test_other_layers_are_refused(
+    name: str, channels: int, now: int, arguments: dict[str, Any], given: dict[str, Any]
+) -> None:
+    ndim = published_input(name)[0]
+    source = create(name, ndim=ndim, in_channels=channels, num_classes=5, **arguments)
+    build = partial(_start._build, name, arguments | given)
+    with pytest.raises(UsageError, match=f"for {channels} channels do not fit the network for {now} channels"):
+        transfer(build, Trained(source.state_dict(), ndim, channels, 5), build(ndim, now, 4), ndim, now, 4)
+
+
+def test_a_projection_reads_other_channels() -> None:
+    """TCN has none where the channels are as many as its first layer's, one more than here."""
+    build = partial(_start._build, "tcn", {"widths": (4,)})
+    source, target = build(1, 3, 5), build(1, 6, 2)
+    transfer(build, Trained(source.state_dict(), 1, 3, 5), target, 1, 6, 2)
+    own, other = (net.state_dict()["stages.0.downsample.weight"] for net in (source, target))
+    torch.testing.assert_close(other, own.repeat(1, 2, 1) / 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "ndim", "other", "reason"),
+    (
+        ("r3d_18", 3, 2, "which is time"),
+        ("inception_v3", 2, 3, "one convolution an axis"),
+        ("tcn", 2, 1, "changes its length"),
+        ("simple_cnn", 2, 3, "fit one size"),
+    ),
+)
+def test_axes_that_weights_cannot_go_to(name: str, ndim: int, other: int, reason: str) -> None:
+    start = _start.Start("x", "", "", name, ndim, 3, 10)
+    start.refuse_axes(ndim)
+    with pytest.raises(
+        UsageError, match=f"weights of {name} for {ndim} axes do not become those for {other}: .*{reason}"
+    ):
+        start.refuse_axes(other)
+    _start.Start("x", "", "", "resnet18", 2, 3, 10).refuse_axes(3)
+
+
+@pytest.mark.parametrize("name", ("inception_time", "tcn", "resnet20", "inception_v3", "vit_b_16"))
+@pytest.mark.parametrize("sizes", ((1, 7), (2, 5), (12, 6)))
+def test_channels_and_classes_of_a_checkpoint(name: str, sizes: tuple[int, int]) -> None:
+    ndim = published_input(name)[0]
+    with torch.device("meta"):
+        state = create(name, ndim=ndim, in_channels=sizes[0], num_classes=sizes[1]).state_dict()
+    assert _start.sizes_of(name, ndim, state, Path("x")) == sizes
+
+
+@pytest.mark.parametrize("family", [pytest.param(f[0], id=f[0].name) for f in MODELS.families()])
+def test_renames_leave_our_own_keys(family: Any) -> None:
+    with torch.device("meta"):
+        own = create(family.name, ndim=published_input(family.name)[0]).state_dict()
+    assert matched(own, family.item.renames).keys() == own.keys()
 
 
 # ---- what learns, and how fast
@@ -230,7 +293,7 @@ def test_a_run_from_published_weights(published: Any) -> None:
     assert "it alone learns in the first 2 epochs" in said
     plan = json.loads((folder / "a" / "plan.json").read_text())
     assert plan["start"]["sha256"] == hashlib.sha256(server.files["resnet20.pth"]).hexdigest()
-    assert plan["recipe"]["tuning"] == {"frozen": 2, "spread": 0.1}
+    assert plan["recipe"]["tuning"] == {"frozen": 2, "spread": 0.01}
     # the second run needs no server
     run(folder, "colour.npz", "b", model="resnet20", pretrained=True, offline=True)
     assert server.asked == [None]
@@ -283,7 +346,6 @@ def test_a_file_that_has_changed_is_not_taken_for_the_same(published: Any, tmp_p
     assert (start.in_channels, start.num_classes, start.side) == (3, 10, 32)
     assert start.trained().num_classes == 10
     path.write_bytes(checkpoint(seeded(0)))
-    _start._sha256.cache_clear()
     with pytest.raises(UsageError, match="is not the file that this run starts from"):
         start.trained()
 

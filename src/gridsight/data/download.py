@@ -52,7 +52,9 @@ def fetch(remote: Remote, folder: Path, console: Console | None = None, offline:
     """
     path = folder / remote.name
     if path.exists():
-        return path
+        if (found := sha256(path)).startswith(remote.sha256):
+            return path
+        raise DataError(f"{path} is not {remote.url} ({_hashes(found, remote)}); delete it, and it is downloaded")
     by_hand = f"put {remote.name} from {remote.url} into {folder} by hand"
     if offline:
         raise DataError(f"{remote.name} is not in {folder}, and --offline downloads nothing; {by_hand}")
@@ -64,7 +66,7 @@ def fetch(remote: Remote, folder: Path, console: Console | None = None, offline:
             if path.exists():
                 return path
             _download(remote, part, console or Console())
-            found, size = _sha256(part), part.stat().st_size
+            found, size = sha256(part), part.stat().st_size
             if found.startswith(remote.sha256):
                 part.replace(path)
                 return path
@@ -77,8 +79,7 @@ def fetch(remote: Remote, folder: Path, console: Console | None = None, offline:
         note = f"; {kept:,} bytes are kept, and the next call goes on from there" if kept else ""
         raise DataError(f"cannot download {remote.address} ({_why(error)}){note}; {by_hand}") from None
     raise DataError(
-        f"{remote.address} gave {size:,} bytes that are not the published file "
-        f"(SHA-256 {found[:12]}..., published {remote.sha256[:12]}...); {by_hand}"
+        f"{remote.address} gave {size:,} bytes that are not the published file ({_hashes(found, remote)}); {by_hand}"
     )
 
 
@@ -122,9 +123,14 @@ def _append(remote: Remote, part: Path, have: int, bar: Progress) -> None:
         raise OSError(f"the connection broke after {have + got:,} bytes")
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """The hash of a file, in hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _hashes(found: str, remote: Remote) -> str:
+    return f"SHA-256 {found[:12]}..., published {remote.sha256[:12]}..."
 
 
 def _size(path: Path) -> int:

@@ -37,17 +37,26 @@ def create(
     return MODELS.create(name, ndim=ndim, **given, **arguments)
 
 
+def default_of(name: str, argument: str) -> Any:
+    """What the network `name` is built with where the argument is not given.
+
+    >>> default_of("resnet20", "num_classes")
+    10
+    """
+    import inspect
+
+    entry = MODELS.get(name)
+    return entry.arguments.get(argument, inspect.signature(entry.item).parameters[argument].default)
+
+
 def published_input(name: str, ndim: int | None = None) -> tuple[int, int, tuple[int, ...]]:
     """(ndim, in_channels, spatial) of the publisher, or the same size an axis for another `ndim`.
 
     >>> published_input("lenet5")
     (2, 1, (32, 32))
     """
-    import inspect
-
-    entry = MODELS.get(name)
-    in_channels = entry.arguments.get("in_channels", inspect.signature(entry.item).parameters["in_channels"].default)
-    spatial = entry.tags.get("spatial", (32,))
+    tags = MODELS.get(name).tags
+    spatial = tags.get("spatial", (32,))
     if ndim is None:
-        ndim = len(spatial) if len(spatial) in entry.tags["ndims"] else entry.tags["ndims"][0]
-    return ndim, in_channels, tuple(spatial) if len(spatial) == ndim else (spatial[-1],) * ndim
+        ndim = len(spatial) if len(spatial) in tags["ndims"] else tags["ndims"][0]
+    return ndim, default_of(name, "in_channels"), tuple(spatial) if len(spatial) == ndim else (spatial[-1],) * ndim

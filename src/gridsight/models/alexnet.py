@@ -10,13 +10,13 @@ grid is what there is.
 Shapes in 2-D: (N, 3, 224, 224) -> 27, 13, 6 cells -> flatten (N, 9216) -> (N, 4096) -> (N, 1000).
 """
 
-from collections.abc import Iterator
 from typing import ClassVar
 
 from torch import Tensor, nn
 
 from gridsight.models import MODELS
-from gridsight.nn.blocks import FlatLinear, PerStage, Step, grid_after, per_stage, same_conv
+from gridsight.models._tags import on_imagenet
+from gridsight.nn.blocks import FlatLinear, PerStage, Step, per_stage, same_conv
 from gridsight.nn.chain import Chain
 from gridsight.nn.dropout import Dropout
 from gridsight.nn.nd import Nd, OneOrEach
@@ -26,7 +26,7 @@ from gridsight.nn.nd import Nd, OneOrEach
     "alexnet",
     ndims=(1, 2, 3),
     paper="Krizhevsky et al. 2012; arXiv:1404.5997",
-    published="56.52 % top-1 on ImageNet, torchvision V1 weights",
+    published=on_imagenet(56.52),
     parameters_published=61_100_840,
     spatial=(224, 224),
     publisher="torchvision",
@@ -84,14 +84,9 @@ class AlexNet(Chain):
             nn.ReLU(),
             nn.Linear(hidden, num_classes),
         ]
-        super().__init__(features, (2, 5, 12), nn.Sequential(*classifier))
+        steps: list[Step] = [(stem_kernel, stem_stride, padding), *((3, stride, 0) for stride in strides)]
+        super().__init__(features, (2, 5, 12), nn.Sequential(*classifier), steps)
         self.cells = nd.AdaptiveAvgPool(nd.each(grid))
-        self.nd = nd
-        self.steps: list[Step] = [(stem_kernel, stem_stride, padding), *((3, stride, 0) for stride in strides)]
-
-    def forward_stages(self, x: Tensor, mask: Tensor | None = None) -> Iterator[Tensor]:
-        grid_after(self.nd, x.shape[2:], self.steps)
-        yield from super().forward_stages(x, mask)
 
     def forward_head(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         return self.classifier(self.cells(x))

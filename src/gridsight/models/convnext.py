@@ -8,7 +8,7 @@ Differs from torchvision in words alone: its linear layers over channels are 1-t
 Shapes, tiny in 2-D: (N, 3, 224, 224) -> (N, 96, 56, 56) -> 28, 14, 7 cells -> (N, 768, 7, 7) -> (N, 1000).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from gridsight.models import MODELS
-from gridsight.nn.blocks import ChannelNorm, PerStage, grid_after, per_stage, same_conv
+from gridsight.models._tags import on_imagenet
+from gridsight.nn.blocks import ChannelNorm, PerStage, per_stage, same_conv
 from gridsight.nn.chain import Chain
 from gridsight.nn.dropout import DropPath, path_rates
 from gridsight.nn.nd import Nd, OneOrEach
@@ -51,25 +52,25 @@ class Block(nn.Module):
 @MODELS.register(
     {"convnext_tiny": {"widths": (96, 192, 384, 768), "depths": (3, 3, 9, 3), "drop_path": 0.1}},
     **TAGS,
-    published="82.52 % top-1 on ImageNet, torchvision V1 weights",
+    published=on_imagenet(82.52),
     parameters_published=28_589_128,
 )
 @MODELS.register(
     {"convnext_small": {"widths": (96, 192, 384, 768), "depths": (3, 3, 27, 3), "drop_path": 0.4}},
     **TAGS,
-    published="83.62 % top-1 on ImageNet, torchvision V1 weights",
+    published=on_imagenet(83.62),
     parameters_published=50_223_688,
 )
 @MODELS.register(
     {"convnext_base": {"widths": (128, 256, 512, 1024), "depths": (3, 3, 27, 3), "drop_path": 0.5}},
     **TAGS,
-    published="84.06 % top-1 on ImageNet, torchvision V1 weights",
+    published=on_imagenet(84.06),
     parameters_published=88_591_464,
 )
 @MODELS.register(
     {"convnext_large": {"widths": (192, 384, 768, 1536), "depths": (3, 3, 27, 3), "drop_path": 0.5}},
     **TAGS,
-    published="84.41 % top-1 on ImageNet, torchvision V1 weights",
+    published=on_imagenet(84.41),
     parameters_published=197_767_336,
 )
 class ConvNeXt(Chain):
@@ -124,16 +125,12 @@ class ConvNeXt(Chain):
         ]
         features = [part for pair in zip([stem, *between], stages, strict=True) for part in pair]
         classifier = nn.Sequential(nn.LayerNorm(widths[-1], EPS), nn.Linear(widths[-1], num_classes))
-        super().__init__(features, range(1, len(features), 2), classifier)
-        self.nd, self.steps = nd, [(stride, stride, 0) for stride in (patch, *strides)]
+        steps = [(stride, stride, 0) for stride in (patch, *strides)]
+        super().__init__(features, range(1, len(features), 2), classifier, steps)
         for module in self.modules():
             if isinstance(module, nd.Conv | nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
-
-    def forward_stages(self, x: Tensor, mask: Tensor | None = None) -> Iterator[Tensor]:
-        grid_after(self.nd, x.shape[2:], self.steps)  # refuses too small a size
-        return super().forward_stages(x, mask)
 
     def fit_state(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """torchvision's matrices over channels as 1-tap kernels, its layer scales (C, 1, 1) as (C,)."""

@@ -40,7 +40,7 @@ class Stage(nn.Module):
 @MODELS.register(
     "crnn",
     ndims=(1,),
-    planar="a recurrent layer runs along one axis",
+    ndims_reason="a recurrent layer runs along one axis",
     paper="after DanQ, doi:10.1093/nar/gkw226",
     published=None,
     parameters_published=None,

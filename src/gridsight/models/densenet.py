@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from gridsight.models import MODELS
+from gridsight.models._tags import on_imagenet
 from gridsight.nn import masked
 from gridsight.nn.blocks import Step, grid_after, same_conv
 from gridsight.nn.dropout import Dropout
@@ -94,25 +95,25 @@ class DenseBlock(nn.Module):
 @MODELS.register(
     {"densenet121": {"depths": (6, 12, 24, 16)}},
     **TAGS,
-    published="74.43 % top-1 on ImageNet, torchvision V1 weights",
+    published=on_imagenet(74.43),
     parameters_published=7_978_856,
 )
 @MODELS.register(
     {"densenet169": {"depths": (6, 12, 32, 32)}},
     **TAGS,
-    published="75.60 % top-1 on ImageNet, torchvision V1 weights",
+    published=on_imagenet(75.60),
     parameters_published=14_149_480,
 )
 @MODELS.register(
     {"densenet201": {"depths": (6, 12, 48, 32)}},
     **TAGS,
-    published="76.90 % top-1 on ImageNet, torchvision V1 weights",
+    published=on_imagenet(76.90),
     parameters_published=20_013_928,
 )
 @MODELS.register(
     {"densenet161": {"depths": (6, 12, 36, 24), "growth": 48, "width": 96}},
     **TAGS,
-    published="77.14 % top-1 on ImageNet, torchvision V1 weights",
+    published=on_imagenet(77.14),
     parameters_published=28_681_000,
 )
 class DenseNet(Net):

@@ -10,6 +10,7 @@ Shapes, B0 in 2-D: (N, 3, 224, 224) -> 112, 112, 56, 28, 14, 14, 7, 7 cells -> (
 from typing import Any, ClassVar
 
 from gridsight.models import MODELS
+from gridsight.models._tags import on_imagenet
 from gridsight.nn.blocks import round_channels
 from gridsight.nn.compound import scaled
 from gridsight.nn.efficient import Efficient, Row
@@ -40,56 +41,56 @@ B0: tuple[Row, ...] = (
 @MODELS.register(
     {"efficientnet_b0": {"width": 1.0, "depth": 1.0}},
     **TAGS,
-    published="77.69 % top-1 on ImageNet, torchvision V1 weights",
+    published=on_imagenet(77.69),
     parameters_published=5_288_548,
     spatial=(224, 224),
 )
 @MODELS.register(
     {"efficientnet_b1": {"width": 1.0, "depth": 1.1}},
     **TAGS,
-    published="78.64 % top-1 on ImageNet, torchvision V1 weights",
+    published=on_imagenet(78.64),
     parameters_published=7_794_184,
     spatial=(240, 240),
 )
 @MODELS.register(
     {"efficientnet_b2": {"width": 1.1, "depth": 1.2, "dropout": 0.3}},
     **TAGS,
-    published="80.61 % top-1 on ImageNet, torchvision V1 weights",
+    published=on_imagenet(80.61),
     parameters_published=9_109_994,
     spatial=(288, 288),
 )
 @MODELS.register(
     {"efficientnet_b3": {"width": 1.2, "depth": 1.4, "dropout": 0.3}},
     **TAGS,
-    published="82.01 % top-1 on ImageNet, torchvision V1 weights",
+    published=on_imagenet(82.01),
     parameters_published=12_233_232,
     spatial=(300, 300),
 )
 @MODELS.register(
     {"efficientnet_b4": {"width": 1.4, "depth": 1.8, "dropout": 0.4}},
     **TAGS,
-    published="83.38 % top-1 on ImageNet, torchvision V1 weights",
+    published=on_imagenet(83.38),
     parameters_published=19_341_616,
     spatial=(380, 380),
 )
 @MODELS.register(
     {"efficientnet_b5": {"width": 1.6, "depth": 2.2, "dropout": 0.4, "norm": PAPERS_NORM}},
     **TAGS,
-    published="83.44 % top-1 on ImageNet, torchvision V1 weights",
+    published=on_imagenet(83.44),
     parameters_published=30_389_784,
     spatial=(456, 456),
 )
 @MODELS.register(
     {"efficientnet_b6": {"width": 1.8, "depth": 2.6, "dropout": 0.5, "norm": PAPERS_NORM}},
     **TAGS,
-    published="84.01 % top-1 on ImageNet, torchvision V1 weights",
+    published=on_imagenet(84.01),
     parameters_published=43_040_704,
     spatial=(528, 528),
 )
 @MODELS.register(
     {"efficientnet_b7": {"width": 2.0, "depth": 3.1, "dropout": 0.5, "norm": PAPERS_NORM}},
     **TAGS,
-    published="84.12 % top-1 on ImageNet, torchvision V1 weights",
+    published=on_imagenet(84.12),
     parameters_published=66_347_960,
     spatial=(600, 600),
 )

@@ -9,6 +9,7 @@ Shapes, S in 2-D: (N, 3, 384, 384) -> 192, 192, 96, 48, 24, 24, 12 cells -> (N, 
 from typing import Any, ClassVar
 
 from gridsight.models import MODELS
+from gridsight.models._tags import on_imagenet
 from gridsight.nn.efficient import Efficient, Row
 from gridsight.nn.nd import Nd, OneOrEach
 
@@ -52,21 +53,21 @@ L: tuple[Row, ...] = (
 @MODELS.register(
     {"efficientnet_v2_s": {"rows": S, "stem": 24, "dropout": 0.2}},
     **TAGS,
-    published="84.23 % top-1 on ImageNet, torchvision V1 weights",
+    published=on_imagenet(84.23),
     parameters_published=21_458_488,
     spatial=(384, 384),
 )
 @MODELS.register(
     {"efficientnet_v2_m": {"rows": M, "stem": 24, "dropout": 0.3}},
     **TAGS,
-    published="85.11 % top-1 on ImageNet, torchvision V1 weights",
+    published=on_imagenet(85.11),
     parameters_published=54_139_356,
     spatial=(480, 480),
 )
 @MODELS.register(
     {"efficientnet_v2_l": {"rows": L, "stem": 32, "dropout": 0.4}},
     **TAGS,
-    published="85.81 % top-1 on ImageNet, torchvision V1 weights",
+    published=on_imagenet(85.81),
     parameters_published=118_515_272,
     spatial=(480, 480),
 )

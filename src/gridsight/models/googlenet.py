@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from gridsight.core.errors import UsageError
 from gridsight.models import MODELS
+from gridsight.models._tags import on_imagenet
 from gridsight.nn.blocks import Branches, FlatLinear, conv_norm_act
 from gridsight.nn.dropout import Dropout
 from gridsight.nn.nd import Nd, OneOrEach
@@ -77,7 +78,7 @@ class AuxiliaryHead(nn.Module):
     "googlenet",
     ndims=(1, 2, 3),
     paper="arXiv:1409.4842",
-    published="69.78 % top-1 on ImageNet, torchvision V1 weights",
+    published=on_imagenet(69.78),
     parameters_published=13_004_888,
     spatial=(224, 224),
     publisher="torchvision",

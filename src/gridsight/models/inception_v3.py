@@ -16,6 +16,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from gridsight.models import MODELS
+from gridsight.models._tags import on_imagenet
 from gridsight.nn import masked
 from gridsight.nn.blocks import Branches, average_pool, conv_norm_act
 from gridsight.nn.dropout import Dropout
@@ -138,7 +139,7 @@ class AuxiliaryHead(nn.Module):
     "inception_v3",
     ndims=(1, 2, 3),
     paper="arXiv:1512.00567",
-    published="77.29 % top-1 on ImageNet, torchvision V1 weights",
+    published=on_imagenet(77.29),
     parameters_published=27_161_264,
     spatial=(299, 299),
     publisher="torchvision",
@@ -173,10 +174,10 @@ class InceptionV3(Staged):
         (r"\.conv\.", ".0."),
         (r"\.bn\.", ".1."),
         (r"^Conv2d_(\d\w)_\dx\d", r"conv\1"),
+        (r"^(Mixed_\w+\.branch[13]x[13])\.", r"\1.0."),
+        (r"^(Mixed_\w+\.branch_pool)\.", r"\1.1."),
         (r"^Mixed_", "mixed"),
         (r"^AuxLogits", "auxiliary"),
-        (r"^(mixed\w+\.branch[13]x[13])\.", r"\1.0."),
-        (r"(branch_pool)\.", r"\1.1."),
         (r"_1\.", ".0."),
         (r"_2\.", ".1."),
         (r"_3\.", ".2."),

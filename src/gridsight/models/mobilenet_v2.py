@@ -10,6 +10,7 @@ from typing import ClassVar
 from torch import nn
 
 from gridsight.models import MODELS
+from gridsight.models._tags import on_imagenet
 from gridsight.nn.blocks import conv_norm_act, round_channels
 from gridsight.nn.chain import Chain, ends_of
 from gridsight.nn.dropout import Dropout
@@ -35,7 +36,7 @@ ROWS: tuple[Row, ...] = (
     "mobilenet_v2",
     ndims=(1, 2, 3),
     paper="arXiv:1801.04381",
-    published="71.88 % top-1 on ImageNet, torchvision V1 weights",
+    published=on_imagenet(71.88),
     parameters_published=3_504_872,
     spatial=(224, 224),
     publisher="torchvision",

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from gridsight.models import MODELS
+from gridsight.models._tags import on_imagenet
 from gridsight.nn.blocks import conv_norm_act, round_channels
 from gridsight.nn.chain import Chain, ends_of
 from gridsight.nn.dropout import Dropout
@@ -68,13 +69,13 @@ TAGS: dict[str, Any] = {
 @MODELS.register(
     {"mobilenet_v3_large": {"rows": LARGE, "hidden": 1280}},
     **TAGS,
-    published="74.04 % top-1 on ImageNet, torchvision V1 weights",
+    published=on_imagenet(74.04),
     parameters_published=5_483_032,
 )
 @MODELS.register(
     {"mobilenet_v3_small": {"rows": SMALL, "hidden": 1024}},
     **TAGS,
-    published="67.67 % top-1 on ImageNet, torchvision V1 weights",
+    published=on_imagenet(67.67),
     parameters_published=2_542_856,
 )
 class MobileNetV3(Chain):

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 
 from gridsight.core.errors import UsageError
 from gridsight.models import MODELS
+from gridsight.models._tags import on_imagenet
 from gridsight.nn import masked
-from gridsight.nn.blocks import PerStage, conv_norm_act, per_stage, round_channels
+from gridsight.nn.blocks import PerStage, conv_norm_act, keeps_shape, per_stage, round_channels
 from gridsight.nn.gates import SqueezeExcite
 from gridsight.nn.nd import Nd, OneOrEach, he_init
 from gridsight.nn.net import Net
@@ -62,16 +63,11 @@ class Block(nn.Module):
         # the width of the gate follows from the block's input
         self.gate = SqueezeExcite(nd, width, round(squeeze * c_in)) if squeeze else nn.Identity()
         self.conv3 = conv_norm_act(nd, width, width, 1, activation=None)
-        keeps = c_in == width and set(nd.each(stride)) == {1}
+        keeps = keeps_shape(nd, c_in, width, stride)
         self.proj = nn.Identity() if keeps else conv_norm_act(nd, c_in, width, 1, stride, None)
 
     def forward(self, x: Tensor) -> Tensor:
         return (self.proj(x) + self.conv3(self.gate(self.conv2(self.conv1(x))))).relu()
-
-
-def on_imagenet(top1: float) -> str:
-    """The published accuracy in words, of torchvision's first weights."""
-    return f"{top1:.2f} % top-1 on ImageNet, torchvision V1 weights"
 
 
 @MODELS.register(

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from gridsight.core.errors import UsageError
 from gridsight.models import MODELS
+from gridsight.models._tags import on_imagenet
 from gridsight.nn import masked
 from gridsight.nn.blocks import PerStage, per_stage, same_conv
 from gridsight.nn.blurpool import BlurPool
@@ -59,11 +60,6 @@ CIFAR: dict[str, Any] = {
 WRN: dict[str, Any] = CIFAR | {"pre": True, "shortcut": "project"}
 DEEP: dict[str, Any] = {"depths": (3, 4, 6, 3), "bottleneck": True}
 DEEPER: dict[str, Any] = {"depths": (3, 4, 23, 3), "bottleneck": True}
-
-
-def on_imagenet(top1: float, where: str = "torchvision V1 weights") -> str:
-    """The published accuracy in words, by default of torchvision's first weights."""
-    return f"{top1:.2f} % top-1 on ImageNet, {where}"
 
 
 def on_cifar10(top1: float, where: str = "arXiv:1512.03385, table 6") -> str:

@@ -78,7 +78,7 @@ class Block(nn.Module):
 
 TAGS: dict[str, Any] = {
     "ndims": (2, 3),
-    "reason": "the first axis is time and another one is space: with one axis it is a ResNet",
+    "ndims_reason": "the first axis is time and another one is space: with one axis it is a ResNet",
     "paper": "arXiv:1711.11248",
     "spatial": (16, 112, 112),
     "masked": True,

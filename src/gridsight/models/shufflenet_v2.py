@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gridsight.models import MODELS
+from gridsight.models._tags import on_imagenet
 from gridsight.nn import masked
 from gridsight.nn.blocks import PerStage, channel_shuffle, conv_norm_act, per_stage
 from gridsight.nn.nd import Nd, OneOrEach
@@ -51,25 +52,25 @@ class Block(nn.Module):
 @MODELS.register(
     {"shufflenet_v2_x0_5": {"widths": (24, 48, 96, 192, 1024)}},
     **TAGS,
-    published="60.55 % top-1 on ImageNet, torchvision V1 weights",
+    published=on_imagenet(60.55),
     parameters_published=1_366_792,
 )
 @MODELS.register(
     {"shufflenet_v2_x1_0": {"widths": (24, 116, 232, 464, 1024)}},
     **TAGS,
-    published="69.36 % top-1 on ImageNet, torchvision V1 weights",
+    published=on_imagenet(69.36),
     parameters_published=2_278_604,
 )
 @MODELS.register(
     {"shufflenet_v2_x1_5": {"widths": (24, 176, 352, 704, 1024)}},
     **TAGS,
-    published="73.00 % top-1 on ImageNet, torchvision V1 weights",
+    published=on_imagenet(73.00),
     parameters_published=3_503_624,
 )
 @MODELS.register(
     {"shufflenet_v2_x2_0": {"widths": (24, 244, 488, 976, 2048)}},
     **TAGS,
-    published="76.23 % top-1 on ImageNet, torchvision V1 weights",
+    published=on_imagenet(76.23),
     parameters_published=7_393_996,
 )
 class ShuffleNetV2(Net):

@@ -9,15 +9,15 @@ convolution (`head_padding`), whose logits there are its biases; torchvision's l
 Shapes in 2-D (1.0): (N, 3, 224, 224) -> 109, 54, 27, 13 cells -> (N, 512, 13, 13) -> (N, 1000).
 """
 
-from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from gridsight.models import MODELS
+from gridsight.models._tags import on_imagenet
 from gridsight.nn import masked
-from gridsight.nn.blocks import Step, grid_after, same_conv
+from gridsight.nn.blocks import Step, same_conv
 from gridsight.nn.chain import Chain
 from gridsight.nn.dropout import Dropout
 from gridsight.nn.nd import Nd, OneOrEach
@@ -51,13 +51,13 @@ class Fire(nn.Module):
 @MODELS.register(
     {"squeezenet1_0": FIRST},
     **TAGS,
-    published="58.09 % top-1 on ImageNet, torchvision V1 weights",
+    published=on_imagenet(58.09),
     parameters_published=1_248_424,
 )
 @MODELS.register(
     {"squeezenet1_1": {"squeezes": ((16, 16), (32, 32), (48, 48, 64, 64))}},
     **TAGS,
-    published="58.18 % top-1 on ImageNet, torchvision V1 weights",
+    published=on_imagenet(58.18),
     parameters_published=1_235_496,
 )
 @MODELS.register(
@@ -100,19 +100,14 @@ class SqueezeNet(Chain):
                 c = 8 * squeeze
             ends.append(len(features) - 1)
         last = nd.Conv(c, num_classes, 1, padding=nd.each(head_padding))
-        super().__init__(features, ends, nn.Sequential(Dropout(dropout), last, nn.ReLU()))
-        self.nd = nd
         # a window of 3 that may be incomplete needs what a window of 2 needs
-        self.steps: list[Step] = [(kernel, stem_stride, 0), *[(2 if ceil else 3, 2, 0)] * len(squeezes)]
+        steps: list[Step] = [(kernel, stem_stride, 0), *[(2 if ceil else 3, 2, 0)] * len(squeezes)]
+        super().__init__(features, ends, nn.Sequential(Dropout(dropout), last, nn.ReLU()), steps)
         for layer in self.modules():
             if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d):
                 nn.init.kaiming_uniform_(layer.weight)
                 nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
         nn.init.normal_(last.weight, std=0.01)
-
-    def forward_stages(self, x: Tensor, mask: Tensor | None = None) -> Iterator[Tensor]:
-        grid_after(self.nd, x.shape[2:], self.steps)
-        yield from super().forward_stages(x, mask)
 
     def forward_head(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         return masked.mean(self.classifier(x), None)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from gridsight.models import MODELS
+from gridsight.models._tags import on_imagenet
 from gridsight.nn import masked
 from gridsight.nn.attention import Block, WindowAttention, narrow_init, pad_to_multiple
 from gridsight.nn.dropout import path_rates
@@ -51,11 +52,6 @@ class Merge(nn.Module):
         corners = [corner[::-1] for corner in product((0, 1), repeat=self.ndim)]
         parts = [x[(slice(None), *(slice(first, None, 2) for first in corner))] for corner in corners]
         return self.reduction(self.norm(torch.cat(parts, -1)))
-
-
-def on_imagenet(top1: float) -> str:
-    """The published accuracy in words."""
-    return f"{top1:.2f} % top-1 on ImageNet, torchvision V1 weights"
 
 
 @MODELS.register(

@@ -7,13 +7,13 @@ size from 32 cells goes in; at 224 the grid is what there is.
 Shapes in 2-D: (N, 3, 224, 224) -> 112, 56, 28, 14, 7 cells -> flatten (N, 25088) -> (N, 4096) -> (N, 1000).
 """
 
-from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from gridsight.models import MODELS
-from gridsight.nn.blocks import FlatLinear, PerStage, Step, grid_after, per_stage, same_conv
+from gridsight.models._tags import on_imagenet
+from gridsight.nn.blocks import FlatLinear, PerStage, per_stage, same_conv
 from gridsight.nn.chain import Chain
 from gridsight.nn.dropout import Dropout
 from gridsight.nn.nd import Nd, OneOrEach, he_init
@@ -26,11 +26,6 @@ TAGS: dict[str, Any] = {
     "masked": False,
     "unmasked": "its pools drop the last cell of an odd size",
 }
-
-
-def on_imagenet(top1: float) -> str:
-    """The published accuracy in words."""
-    return f"{top1:.2f} % top-1 on ImageNet, torchvision V1 weights"
 
 
 @MODELS.register(
@@ -113,19 +108,13 @@ class VGG(Chain):
             Dropout(dropout),
             nn.Linear(hidden, num_classes),
         ]
-        super().__init__(features, ends, nn.Sequential(*classifier))
+        super().__init__(features, ends, nn.Sequential(*classifier), [(pool, pool, 0) for pool in pools])
         self.cells = nd.AdaptiveAvgPool(nd.each(grid))
-        self.nd = nd
-        self.steps: list[Step] = [(pool, pool, 0) for pool in pools]
         he_init(self)
         for layer in self.classifier:
             if isinstance(layer, nn.Linear):
                 nn.init.normal_(layer.weight, std=0.01)
                 nn.init.zeros_(layer.bias)
-
-    def forward_stages(self, x: Tensor, mask: Tensor | None = None) -> Iterator[Tensor]:
-        grid_after(self.nd, x.shape[2:], self.steps)
-        yield from super().forward_stages(x, mask)
 
     def forward_head(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         return self.classifier(self.cells(x))

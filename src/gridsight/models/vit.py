@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from gridsight.models import MODELS
+from gridsight.models._tags import on_imagenet
 from gridsight.nn import masked
 from gridsight.nn.attention import Block, SelfAttention, grid, narrow_init, pad_to_multiple, tokens
 from gridsight.nn.dropout import Dropout, path_rates
@@ -42,11 +43,6 @@ TAGS: dict[str, Any] = {
 PAPER = TAGS | {"paper": "arXiv:2010.11929", "publisher": "torchvision", "fingerprint_spatial": (224, 224)}
 DEIT = TAGS | {"paper": "arXiv:2012.12877", "publisher": None}
 BASE, LARGE = {"width": 768, "depth": 12, "heads": 12}, {"width": 1024, "depth": 24, "heads": 16}
-
-
-def on_imagenet(top1: float, where: str = "torchvision V1 weights") -> str:
-    """The published accuracy in words."""
-    return f"{top1:.2f} % top-1 on ImageNet, {where}"
 
 
 @MODELS.register({"vit_b_16": BASE}, **PAPER, published=on_imagenet(81.07), parameters_published=86_567_656)

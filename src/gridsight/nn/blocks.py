@@ -77,6 +77,11 @@ def conv_norm_act(
     return nn.Sequential(*layers, *([activation()] if activation else []))
 
 
+def keeps_shape(nd: Nd, c_in: int, c_out: int, stride: OneOrEach) -> bool:
+    """Whether a block's input can be added to its output."""
+    return c_in == c_out and set(nd.each(stride)) == {1}
+
+
 def round_channels(channels: float, divisor: int = 8) -> int:
     """The nearest multiple of `divisor`, but never below 90 % of `channels` (the rule of the MobileNet code).
 

@@ -8,20 +8,31 @@ from collections.abc import Collection, Iterator, Sequence
 from torch import Tensor, nn
 
 from gridsight.nn import masked
-from gridsight.nn.nd import OneOrEach
+from gridsight.nn.blocks import Step, grid_after
+from gridsight.nn.nd import Nd, OneOrEach
 from gridsight.nn.net import Net
 
 
 class Chain(Net):
-    """(N, in_channels, *spatial) -> logits (N, num_classes); a stage ends after each block numbered in `ends`."""
+    """(N, in_channels, *spatial) -> logits (N, num_classes); a stage ends after each block numbered in `ends`.
 
-    def __init__(self, features: Sequence[nn.Module], ends: Collection[int], classifier: nn.Sequential) -> None:
+    `steps` are the kernels, strides and paddings that can use up the cells.
+    """
+
+    def __init__(
+        self,
+        features: Sequence[nn.Module],
+        ends: Collection[int],
+        classifier: nn.Sequential,
+        steps: Sequence[Step] = (),
+    ) -> None:
         super().__init__()
         self.features, self.classifier = nn.Sequential(*features), classifier
-        self.ends = frozenset(ends)
+        self.ends, self.steps = frozenset(ends), steps
 
     def forward_stages(self, x: Tensor, mask: Tensor | None = None) -> Iterator[Tensor]:
         self.refuse_mask(mask)
+        grid_after(Nd(x.dim() - 2), x.shape[2:], self.steps)
         for i, block in enumerate(self.features):
             x = block(x)
             if i in self.ends:

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from gridsight.nn.blocks import conv_norm_act
+from gridsight.nn.blocks import conv_norm_act, keeps_shape
 from gridsight.nn.chain import Chain
 from gridsight.nn.dropout import Dropout, path_rates
 from gridsight.nn.gates import SqueezeExcite
-from gridsight.nn.inverted import InvertedResidual, Norm, Residual, keeps_shape
+from gridsight.nn.inverted import InvertedResidual, Norm, Residual
 from gridsight.nn.nd import Nd, OneOrEach, he_init
 
 Row = tuple[int, OneOrEach, OneOrEach, int, int]

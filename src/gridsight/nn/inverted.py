@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from torch import Tensor, nn
 
-from gridsight.nn.blocks import conv_norm_act
+from gridsight.nn.blocks import conv_norm_act, keeps_shape
 from gridsight.nn.dropout import DropPath
 from gridsight.nn.nd import Nd, OneOrEach
 
@@ -27,11 +27,6 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.drop(self.block(x)) if self.keeps_shape else self.block(x)
-
-
-def keeps_shape(nd: Nd, c_in: int, c_out: int, stride: OneOrEach) -> bool:
-    """Whether a block's input can be added to its output."""
-    return c_in == c_out and set(nd.each(stride)) == {1}
 
 
 class InvertedResidual(Residual):

@@ -6,7 +6,7 @@ starts from the first singular vector of the kernel unfolded along it, which is 
 alternating least squares goes on from there (De Lathauwer, De Moor and Vandewalle, SIAM J. Matrix Anal. Appl. 21, 2000,
 section 3), and what it finds is the nearest product near that start: an upper bound of the least error.
 
-Shapes: a kernel is (*taps), with one to three axes; a depthwise convolution is (N, C, *spatial) -> (N, C_out, *spatial).
+Shapes: a kernel is (*taps), one to three axes; a depthwise convolution is (N, C, *spatial) -> (N, C_out, *spatial).
 """
 
 from functools import reduce
@@ -37,7 +37,8 @@ def rank_one(kernel: Tensor) -> tuple[list[Tensor], float]:
     norm = float(kernel.norm())
     if norm == 0:
         return [torch.zeros(taps, dtype=kernel.dtype) for taps in kernel.shape], 0.0
-    vectors = [torch.linalg.svd(kernel.movedim(axis, 0).flatten(1)).U[:, 0] for axis in range(kernel.dim())]
+    unfolded = [kernel.movedim(axis, 0).reshape(taps, -1) for axis, taps in enumerate(kernel.shape)]
+    vectors = [torch.linalg.svd(matrix).U[:, 0] for matrix in unfolded]
     for _ in range(_ROUNDS if kernel.dim() > 2 else 1):
         before = vectors[0]
         for axis in range(kernel.dim()):

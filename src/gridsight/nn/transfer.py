@@ -39,11 +39,20 @@ def transfer(build: Build, trained: Trained, target: Net, ndim: int, in_channels
     stem = changing(build, trained, channels=1)
     fresh = {key: value.clone() for key, value in target.state_dict().items() if key in head}
     flat = build(trained.ndim, in_channels, num_classes)
-    state = flat.state_dict()
-    for key, value in trained.state.items():
-        if key not in head:
-            state[key] = to_channels(value, in_channels) if key in stem else value
-    flat.load_state_dict(flat.fit_state(state))
+    own = flat.state_dict()
+    carried = {key: value for key, value in trained.state.items() if key not in head}
+    kernels = {key: value for key, value in carried.items() if key in stem and value.dim() > 1}
+    carried |= {key: to_channels(value, in_channels) for key, value in kernels.items()}
+    state = flat.fit_state(own | carried)
+    # where there is one channel, or as many as a layer has, some networks leave a layer out
+    missing = {key for key in own if key not in trained.state and not key.endswith("num_batches_tracked")}
+    odd = sorted(missing | {key for key in state if key not in own or state[key].shape != own[key].shape})
+    if odd:
+        raise UsageError(
+            f"weights for {trained.in_channels} channels do not fit the network for {in_channels} channels of this "
+            f"size (first: {odd[0]}); take data of the channels and the size that they were trained on"
+        )
+    flat.load_state_dict(state)
     if ndim == trained.ndim:
         target.load_state_dict(flat.state_dict())
     else:
@@ -61,7 +70,7 @@ def changing(build: Build, trained: Trained, channels: int = 0, classes: int = 0
         return {key: value.shape for key, value in net.state_dict().items()}
 
     now, other = shapes(0, 0), shapes(channels, classes)
-    return {key for key in now if now[key] != other[key]}
+    return {key for key in now if now[key] != other.get(key)}
 
 
 def to_channels(kernel: Tensor, count: int) -> Tensor:

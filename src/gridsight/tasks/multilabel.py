@@ -26,10 +26,15 @@ class Multilabel(Task):
 
     def loss(self, outputs: Tensor, y: Tensor) -> Tensor:
         y = y.to(outputs.dtype)
-        target = y * (1 - self.label_smoothing) + self.label_smoothing / 2
+        if self.weights is None:
+            target = y * (1 - self.label_smoothing) + self.label_smoothing / 2
+            return F.binary_cross_entropy_with_logits(outputs, target)
         # not `pos_weight`, which would weigh what smoothing says of classes that are not there as well
-        weights = None if self.weights is None else 1 + y * (self.weights.to(outputs) - 1)
-        return F.binary_cross_entropy_with_logits(outputs, target, weights)
+        there, absent = (
+            F.binary_cross_entropy_with_logits(outputs, torch.full_like(outputs, target), reduction="none")
+            for target in (1 - self.label_smoothing / 2, self.label_smoothing / 2)
+        )
+        return (y * self.weights.to(outputs) * there + (1 - y) * absent).mean()
 
     def goodness(self, outputs: Tensor, y: Tensor) -> Tensor:
         """F1 of each item's set of classes; 1 where both are empty."""

@@ -101,7 +101,9 @@ def recipe(
 def tuned(found: Recipe, n_train: int) -> Recipe:
     """The recipe for a network that starts from trained weights: fewer and gentler steps, the head first."""
     epochs = _passes(20_000, n_train, least=8, most=60)
-    tuning = Tuning(max(1, epochs // 5), 0.1)
+    # pictures of CIFAR-10 for a network of ImageNet, a first stage at 0.1 and 0.01 of the head's rate: of 10 a class
+    # 44.9 and 52.1 %, of 150 a class 68.2 and 73.4 %
+    tuning = Tuning(max(1, epochs // 5), 0.01)
     return replace(found, optimizer="adamw", lr=1e-3, weight_decay=0.05, batch=32, epochs=epochs, tuning=tuning,
                    schedule="onecycle", warmup=0.2, label_smoothing=0.1, average=0.99)  # fmt: skip
 

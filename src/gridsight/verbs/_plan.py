@@ -34,6 +34,11 @@ PIECE = 1 << 20
 """Cells that statistics take at once."""
 STATISTICS = 4096
 """Items that mean and deviation are measured on, evenly spread over the training data."""
+USUAL: dict[str, dict[str, Any]] = {
+    "sgd": {"lr": 0.1, "weight_decay": 5e-4},
+    "adamw": {"lr": 2e-3, "weight_decay": 0.01},
+}
+"""Rate and decay of each optimiser, where the recipe is of another one."""
 
 
 @dataclass(frozen=True)
@@ -132,13 +137,13 @@ def make_plan(
         spec.spacing,
         aligned,
     )
-    if spec.task == "regress" and base.optimizer == "sgd":
-        # a rate for cross-entropy throws squared errors about: R squared -139 after 6 epochs, 0.99 after 100
-        base = replace(base, optimizer="adamw", lr=2e-3, weight_decay=0.01)
-    if (settings.class_weights or settings.balanced_sampling) and base.optimizer == "sgd":
-        # a rate for even classes: few items make up half of every gradient, and 1:99 pictures ended at chance
-        base = replace(base, optimizer="adamw", lr=2e-3, weight_decay=0.01)
+    balanced = settings.class_weights or settings.balanced_sampling
+    if (spec.task == "regress" or balanced) and base.optimizer == "sgd":
+        # SGD's rate is for cross-entropy on even classes. It throws squared errors about: R squared -139 after 6
+        # epochs, 0.99 after 100. Balanced, few items make up half of every gradient: 1:99 pictures ended at chance
+        base = replace(base, optimizer="adamw", **USUAL["adamw"])
     if start is not None:
+        start.refuse_axes(spec.ndim)
         base = replace(tuned(base, n_train), model=start.model, arguments=start.arguments)
     chosen = _override(base, settings)
     if MODELS.get(chosen.model).tags.get("alphabet", spec.alphabet) != spec.alphabet:
@@ -205,10 +210,8 @@ def _override(base: Recipe, settings: TrainSettings) -> Recipe:
             frozen = min(frozen, settings.epochs // 2)
         changes["tuning"] = Tuning(frozen, base.tuning.spread if settings.spread is None else settings.spread)
     if changes.get("optimizer", base.optimizer) != base.optimizer and settings.lr is None:
-        # a rate belongs to its optimiser; these are the usual ones where none is given
-        changes["lr"] = {"sgd": 0.1, "adamw": 2e-3}[changes["optimizer"]]
-        if settings.weight_decay is None:
-            changes["weight_decay"] = {"sgd": 5e-4, "adamw": 0.01}[changes["optimizer"]]
+        # a rate belongs to its optimiser
+        changes = USUAL[changes["optimizer"]] | changes
     if settings.model not in ("auto", base.model):
         changes |= {"model": settings.model, "arguments": {}}
     return replace(base, **changes)

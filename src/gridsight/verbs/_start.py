@@ -4,17 +4,18 @@ A file is a state dict of the network that `--model` names, under our keys or th
 Gridsight. With the weights come the mean and deviation that pictures had when they were trained, and the size.
 """
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gridsight.core.console import Console, tuples
 from gridsight.core.errors import UsageError, nearest
 from gridsight.core.run import RunFolder
-from gridsight.models import MODELS, create
+from gridsight.data.cache import cache_folder
+from gridsight.data.download import Remote, fetch, sha256
+from gridsight.models import MODELS, create, default_of, published_input
 from gridsight.models._catalogue import Published, all_published, published
 
 if TYPE_CHECKING:
@@ -57,10 +58,21 @@ class Start:
         from gridsight.nn.transfer import Trained
 
         path = Path(self.path)
-        if not path.is_file() or _sha256(path) != self.sha256:
+        if not path.is_file():
+            raise UsageError(f"the file of weights that this run starts from is gone: {path}; put it back")
+        if sha256(path) != self.sha256:
             raise UsageError(f"{path} is not the file that this run starts from (SHA-256 {self.sha256[:12]}...)")
         net = build(self, self.ndim, self.in_channels, self.num_classes)
         return Trained(_state(path, net, self.model), self.ndim, self.in_channels, self.num_classes)
+
+    def refuse_axes(self, ndim: int) -> None:
+        """Weights that cannot go to another number of axes are a `UsageError` with the reason."""
+        reason = MODELS.get(self.model).tags.get("not_inflated")
+        reason = reason.get(ndim) if isinstance(reason, Mapping) else reason
+        if reason is None and MODELS.accepts(self.model, "spatial"):
+            reason = "its layers fit one size"
+        if ndim != self.ndim and reason is not None:
+            raise UsageError(f"weights of {self.model} for {self.ndim} axes do not become those for {ndim}: {reason}")
 
     def into(self, target: "Net", ndim: int, in_channels: int, num_classes: int, arguments: Mapping[str, Any]) -> "Net":
         """`target`, built with these, with the weights in all but its head."""
@@ -98,22 +110,17 @@ def find_start(folder: RunFolder, settings: "TrainSettings", console: Console) -
 
 
 def _from_publisher(model: str, offline: bool, console: Console) -> Start:
-    from gridsight.data.cache import cache_folder
-    from gridsight.data.download import Remote, fetch
-
     found = published(USUAL if model == "auto" else model)
     if found is None:
         known = [each.name for each in all_published()]
         raise UsageError(f"no weights of {model} are published that we know of; {nearest(model, known)}")
     path = fetch(Remote(found.url, found.size, found.sha256), cache_folder() / "weights", console, offline)
-    entry = MODELS.get(found.name)
-    ndim = len(entry.tags["spatial"])
     return Start(
         str(path),
-        _sha256(path),
+        sha256(path),
         _words(found),
         found.name,
-        ndim,
+        published_input(found.name)[0],
         len(found.mean),
         found.classes,
         mean=found.mean,
@@ -136,23 +143,23 @@ def _from_file(path: Path, model: str) -> Start:
         return _from_model_file(path, own, model)
     if model == "auto":
         raise UsageError(f"{path} does not say what network it is of; give --model NAME (gridsight models lists them)")
-    entry = MODELS.get(model)
-    ndim = len(entry.tags["spatial"])
-    state = matched(load_state(path), entry.item.renames)
+    ndim, _, _ = published_input(model)
+    state = matched(load_state(path), MODELS.get(model).item.renames)
     channels, classes = sizes_of(model, ndim, state, path)
     known = published(model)
-    same = known is not None and len(known.mean) == channels
+    if known is not None and len(known.mean) != channels:
+        known = None
     return Start(
         str(path.resolve()),
-        _sha256(path),
+        sha256(path),
         str(path),
         model,
         ndim,
         channels,
         classes,
-        mean=known.mean if known and same else (),
-        std=known.std if known and same else (),
-        side=min(known.spatial) if known and same else None,
+        mean=known.mean if known else (),
+        std=known.std if known else (),
+        side=min(known.spatial) if known else None,
     )
 
 
@@ -167,7 +174,7 @@ def _from_model_file(path: Path, metadata: Mapping[str, Any], model: str) -> Sta
     whole = found.front.mel is None
     return Start(
         str(path.resolve()),
-        _sha256(path),
+        sha256(path),
         str(path),
         found.architecture,
         found.ndim,
@@ -199,36 +206,21 @@ def sizes_of(model: str, ndim: int, state: Mapping[str, Any], path: Path) -> tup
     """Input channels and classes of the network that `state` belongs to, from the shapes that depend on them."""
     import torch
 
-    from gridsight.nn.transfer import Trained, changing
-
-    usual = _defaults(model)
-    trained = Trained({}, ndim, *usual)
-    sizes = []
+    channels, classes = default_of(model, "in_channels"), default_of(model, "num_classes")
+    # from two channels on: for a single one some networks leave a layer out
     with torch.device("meta"):
-        own = _build(model, {}, ndim, *usual).state_dict()
-    for number, (change, axis) in enumerate((({"channels": 1}, 1), ({"classes": 1}, 0))):
-        keys = [key for key in own if key in changing(partial(_build, model, {}), trained, **change)]
+        few, many = (_build(model, {}, ndim, channels + n, classes + n).state_dict() for n in (1, 2))
+
+    def size(axis: int, smaller: int) -> int:
+        keys = [key for key, value in few.items() if value.dim() > axis and many[key].shape[axis] > value.shape[axis]]
         key = next((key for key in keys if key in state and state[key].dim() > axis), None)
         if key is None:
             raise UsageError(f"{path} is not a checkpoint of {model}: it has none of {', '.join(keys[:3])}")
         # a grouped or folded layer has a multiple of what it is given
-        sizes.append(state[key].shape[axis] * usual[number] // own[key].shape[axis])
-    return sizes[0], sizes[1]
+        each = many[key].shape[axis] - few[key].shape[axis]
+        return smaller + int(state[key].shape[axis] - few[key].shape[axis]) // each
 
-
-def _defaults(model: str) -> tuple[int, int]:
-    import inspect
-
-    entry = MODELS.get(model)
-    parameters = inspect.signature(entry.item).parameters
-    channels, classes = (entry.arguments.get(n, parameters[n].default) for n in ("in_channels", "num_classes"))
-    return channels, classes
-
-
-@lru_cache(maxsize=2)
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return size(1, channels + 1), size(0, classes + 1)
 
 
 def _state(path: Path, net: "Net", name: str) -> Mapping[str, Any]:

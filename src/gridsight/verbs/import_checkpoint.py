@@ -2,15 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from gridsight.core.console import Console
 from gridsight.core.errors import UsageError
 from gridsight.core.settings import argument, option
 from gridsight.verbs import VERBS
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
