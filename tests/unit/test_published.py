@@ -29,7 +29,7 @@ def in_time(name: str) -> Any:
     return pytest.param(name, marks=pytest.mark.slow if large else ())
 
 
-@pytest.mark.parametrize("name", map(in_time, sorted(RECORDED)))
+@pytest.mark.parametrize("name", [in_time(name) for name in sorted(RECORDED)])
 def test_logits_are_the_recorded_ones(name: str) -> None:
     logits, _ = ours(MODELS.get(name))
     expected = torch.tensor(RECORDED[name], dtype=torch.float64)

@@ -13,7 +13,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gridsight import train
+from gridsight import import_checkpoint, train
+from gridsight.artifact.model_file import load_model
 from gridsight.core.errors import GridsightError, UsageError
 from gridsight.data.loader import Loader
 from gridsight.models import MODELS, create, published_input
@@ -367,3 +368,19 @@ def test_partial_builds() -> None:
         "linear.weight",
         "linear.bias",
     }
+
+
+def test_import_knows_what_the_publisher_says(tmp_path: Path) -> None:
+    path = tmp_path / "squeezenet1_1-b8a52dc0.pth"
+    path.write_bytes(checkpoint(create("squeezenet1_1")))
+    model = load_model(import_checkpoint(str(path), model="squeezenet1_1").path)
+    assert model.spec.spatial == (224, 224) and model.front.mean == (0.485, 0.456, 0.406)
+    assert model.spec.num_classes == 1000 and model.spec.classes[1] == "goldfish, Carassius auratus"
+    # the control: of other classes the publisher says nothing but the size
+    path.write_bytes(checkpoint(create("squeezenet1_1", num_classes=7)))
+    other = load_model(import_checkpoint(str(path), model="squeezenet1_1", size=(64,)).path)
+    assert other.spec.spatial == (64, 64) and other.front.mean == (0.0, 0.0, 0.0)
+    assert other.spec.classes == tuple("0123456")
+    path.write_bytes(checkpoint(create("fcn", ndim=1, in_channels=2, num_classes=3)))
+    series = load_model(import_checkpoint(str(path), model="fcn", size=(50,)).path)
+    assert (series.ndim, series.in_channels, series.spec.kind) == (1, 2, "series")

@@ -38,6 +38,13 @@ class Published:
     licence: str
     tried: bool
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The class names in the order of the outputs where this project has them: those of ImageNet."""
+        if self.data != "ImageNet-1K":
+            return ()
+        return tuple(files("gridsight.data").joinpath("imagenet_classes.txt").read_text("utf-8").splitlines())
+
 
 def published(name: str) -> Published | None:
     """The checkpoint that `--pretrained` takes for the network `name`, if there is one.

@@ -22,7 +22,7 @@ TAGS: dict[str, Any] = {
     "paper": "arXiv:1905.11946",
     "publisher": "torchvision",
     "masked": False,
-    "unmasked": "zero padding, batch norms and gates would read what lies beyond a mask",
+    "unmasked": "built of plain layers, whose padding, norms and gates read what lies beyond a mask",
 }
 PAPERS_NORM = (1e-3, 0.01)
 

@@ -18,7 +18,7 @@ TAGS: dict[str, Any] = {
     "paper": "arXiv:2104.00298",
     "publisher": "torchvision",
     "masked": False,
-    "unmasked": "zero padding, batch norms and gates would read what lies beyond a mask",
+    "unmasked": "built of plain layers, whose padding, norms and gates read what lies beyond a mask",
 }
 
 # expansion, kernel, stride, channels, blocks; the first three stages are fused

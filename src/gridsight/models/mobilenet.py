@@ -23,7 +23,7 @@ TAGS: dict[str, Any] = {
     "spatial": (224, 224),
     "publisher": None,
     "masked": False,
-    "unmasked": "zero padding and batch norms would read what lies beyond a mask",
+    "unmasked": "built of plain layers, whose padding and norms read what lies beyond a mask",
 }
 
 # channels and stride of each separable block (table 1)

@@ -41,7 +41,7 @@ ROWS: tuple[Row, ...] = (
     spatial=(224, 224),
     publisher="torchvision",
     masked=False,
-    unmasked="zero padding and batch norms would read what lies beyond a mask",
+    unmasked="built of plain layers, whose padding and norms read what lies beyond a mask",
 )
 class MobileNetV2(Chain):
     """(N, in_channels, *spatial) -> logits (N, num_classes); stages at strides 2, 4, 8, 16, 32.

@@ -33,7 +33,7 @@ TAGS: dict[str, Any] = {
     "spatial": (224, 224),
     "publisher": "torchvision",
     "masked": False,
-    "unmasked": "zero padding, batch norms and gates would read what lies beyond a mask",
+    "unmasked": "built of plain layers, whose padding, norms and gates read what lies beyond a mask",
 }
 
 

@@ -25,7 +25,7 @@ TAGS: dict[str, Any] = {
     "spatial": (224, 224),
     "publisher": "torchvision",
     "masked": False,
-    "unmasked": "zero padding and batch norms would read what lies beyond a mask",
+    "unmasked": "built of plain layers, whose padding and norms read what lies beyond a mask",
 }
 
 

@@ -43,6 +43,7 @@ class Stage(nn.Module):
 @MODELS.register(
     "strandnet",
     ndims=(1,),
+    ndims_reason="a strand of DNA has one axis, along which it is read backwards",
     alphabet="dna",
     paper="after doi:10.1101/103663",
     published=None,

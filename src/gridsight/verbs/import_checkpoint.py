@@ -14,11 +14,13 @@ class ImportSettings:
     """Turn a checkpoint of another program into a model file that eval and predict take.
 
     CHECKPOINT is a state dict (.pth, .pt, .th, .safetensors) of a network that `gridsight models` lists. Only tensors
-    are read; a checkpoint that holds anything else is refused. MEAN and STD are of values from 0 to 1.
+    are read; a checkpoint that holds anything else is refused. MEAN and STD are of values from 0 to 1. Of a network
+    whose published weights are known, size, mean, deviation and class names need not be given.
 
     examples:
       gridsight import resnet20.th --model resnet20 --size 32 --classes cat dog ... \\
           --mean .485 .456 .406 --std .229 .224 .225
+      gridsight import resnet50-11ad3fa6.pth --model resnet50
       gridsight import net.safetensors --model resnet50 --classes imagenet_classes.txt --size 224
     """
 
@@ -29,7 +31,7 @@ class ImportSettings:
     std: tuple[float, ...] = option((), "deviation a channel, of values from 0 to 1 (default 1)")
     size: tuple[int, ...] = option((), "size of the input, one number or one an axis")
     channels: int | None = option(None, "input channels (default: read from the first layer)")
-    ndim: int = option(2, "1 for signals, 2 for images, 3 for volumes")
+    ndim: int | None = option(None, "1 for signals, 2 for images, 3 for volumes (default: the publisher's)")
     dtype: str = option("uint8", "type of the raw items: uint8, uint16 or float32")
     out: str | None = option(None, "model file to write (default: the checkpoint's name with .model.safetensors)")
     json: bool = option(False, "print one JSON object")
@@ -46,16 +48,19 @@ class Imported:
 @VERBS.register("import", settings=ImportSettings)
 def import_checkpoint(settings: ImportSettings, console: Console) -> Imported:
     """Build the network, load the tensors, write the model file."""
-    from gridsight.models import MODELS
+    from gridsight.models import MODELS, published_input
+    from gridsight.models._catalogue import published
 
     path = Path(settings.checkpoint)
     if not path.is_file():
         raise UsageError(f"there is no checkpoint {path}")
+    known = published(settings.model)
     missing = [] if settings.model else ["--model NAME (gridsight models lists them)"]
-    missing += [] if settings.size else ["--size N (what the network was trained on)"]
+    missing += [] if settings.size or known else ["--size N (what the network was trained on)"]
     if missing:
         raise UsageError(f"a checkpoint says too little of itself; give {' and '.join(missing)}")
     MODELS.require(settings.model)
+    ndim = published_input(settings.model)[0] if settings.ndim is None else settings.ndim
     if settings.dtype not in ("uint8", "uint16", "float32"):
         raise UsageError(f"--dtype is uint8, uint16 or float32, not {settings.dtype}")
 
@@ -68,35 +73,40 @@ def import_checkpoint(settings: ImportSettings, console: Console) -> Imported:
     from gridsight.verbs._start import sizes_of
 
     state = load_state(path)
-    nd = Nd(settings.ndim)
-    spatial = nd.each(settings.size[0] if len(settings.size) == 1 else settings.size)
+    size = settings.size or (known.spatial if known else ())
+    spatial = Nd(ndim).each(size[0] if len(size) == 1 else size)
     entry = MODELS.get(settings.model)
     state = matched(state, entry.item.renames)
-    channels, outputs = sizes_of(settings.model, settings.ndim, state, path)
+    channels, outputs = sizes_of(settings.model, ndim, state, path)
     channels = settings.channels or channels
-    classes = _classes(settings.classes) or tuple(map(str, range(outputs)))
+    if known is not None and (channels, outputs) != (len(known.mean), known.classes):
+        known = None  # trained on other data than what was published
+    classes = _classes(settings.classes) or (known.names if known else ()) or tuple(map(str, range(outputs)))
     arguments = {"spatial": spatial} if MODELS.accepts(settings.model, "spatial") else {}
-    net = create(settings.model, ndim=settings.ndim, in_channels=channels, num_classes=len(classes), **arguments)
+    net = create(settings.model, ndim=ndim, in_channels=channels, num_classes=len(classes), **arguments)
     state = net.fit_state(state)
     refuse_others(net, state, settings.model, path)
     net.load_state_dict(net.state_dict() | state)
-    mean = _each(settings.mean, channels, 0.0, "mean")
-    std = _each(settings.std, channels, 1.0, "std")
+    usual = known if known and not settings.mean and not settings.std else None
+    mean = _each(usual.mean if usual else settings.mean, channels, 0.0, "mean")
+    std = _each(usual.std if usual else settings.std, channels, 1.0, "std")
+    if usual:
+        console.say(f"mean and deviation of the channels as {usual.weights} of {usual.source} has them (--mean, --std)")
     if any(value <= 0 for value in std):
         raise UsageError(f"--std must be above 0, not {settings.std}")
     spec = DataSpec(
         name=path.stem,
-        kind={1: "series", 2: "image", 3: "volume"}[settings.ndim],  # type: ignore[arg-type]
-        ndim=settings.ndim,
+        kind={1: "series", 2: "image", 3: "volume"}[ndim],  # type: ignore[arg-type]
+        ndim=ndim,
         channels=channels,
         spatial=spatial,
         dtype=settings.dtype,
         classes=classes,
-        fit="crop" if settings.ndim > 1 else "exact",
+        fit="crop" if ndim > 1 else "exact",
     )
     out = Path(settings.out) if settings.out else path.with_name(f"{path.stem}.model.safetensors")
     front = FrontEndSettings(spec.full_scale, mean, std)
-    save_model(out, Model(settings.model, arguments, settings.ndim, channels, net.eval(), front, spec))
+    save_model(out, Model(settings.model, arguments, ndim, channels, net.eval(), front, spec))
     parameters = sum(p.numel() for p in net.parameters())
     console.say(f"{out}: {settings.model}, {parameters:,} parameters, {len(classes)} classes")
     console.say(f"next: gridsight eval {out} DATA   or   gridsight predict {out} FILE ...")

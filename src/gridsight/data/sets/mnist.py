@@ -44,11 +44,9 @@ def mnist() -> Source:
     folder = data_folder()
     here = [_present(folder / "mnist", remote) for remote in FILES] if folder is not None else [None]
     cache = cache_folder() / "sets" / "mnist"
-    paths = (
-        [path or fetch(remote, cache) for path, remote in zip(here, FILES, strict=True)]
-        if all(here)
-        else [fetch(remote, cache) for remote in FILES]
-    )
+    paths = [path for path in here if path is not None]
+    if len(paths) < len(FILES):
+        paths = [fetch(remote, cache) for remote in FILES]
     images, labels = paths[::2], paths[1::2]
     return Source(
         name="mnist",
