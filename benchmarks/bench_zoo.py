@@ -8,7 +8,7 @@ augmentation, no dropout. The smallest have two thousand weights: one that has n
 data is trained anew for four times the epochs. Latency is one item, one thread, the median of 30 passes. A line a
 network as it ends; --write FILE puts the table between the marks of a page.
 
-    python benchmarks/bench_zoo.py [NAME ...] [--epochs 15] [--seed 0] [--write docs/zoo.md] [--rows FILE]
+    python benchmarks/bench_zoo.py [NAME ...] [--ndim 2] [--epochs 15] [--seed 0] [--write docs/zoo.md] [--rows FILE]
 """
 
 import os
@@ -157,6 +157,7 @@ def main() -> int:
     parser.add_argument("names", nargs="*")
     parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--ndim", type=int, nargs="+", choices=(1, 2, 3), default=(1, 2, 3))
     parser.add_argument("--rows", type=Path, help="JSON lines: what is there is not trained again")
     parser.add_argument("--write", type=Path)
     given = parser.parse_args()
@@ -169,7 +170,7 @@ def main() -> int:
         entry = min(family, key=lambda entry: len(entry.arguments))
         if given.names and not {one.name for one in family} & set(given.names):
             continue
-        for ndim in entry.tags["ndims"]:
+        for ndim in set(entry.tags["ndims"]) & set(given.ndim):
             if "alphabet" in entry.tags or any(r["name"] == entry.name and r["ndim"] == ndim for r in done):
                 continue
             row = learn(entry, ndim, given.epochs, given.seed)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gridsight.training.budget import FEWEST, LADDER, MOST, PASSES, SPARE, fit_time, recipe_from, widened
 from gridsight.training.loop import Events, Trainer
-from gridsight.training.recipe import Recipe, recipe
+from gridsight.training.recipe import Recipe, Tuning, recipe, shortened, tuned
 from gridsight.training.schedule import bent
 
 BASE = Recipe(2, {"widths": (16, 32)}, epochs=10, batch=8, lr=0.1, weight_decay=0.0)
@@ -159,3 +159,20 @@ def test_the_time_covers_every_fold_and_is_told_once(
     assert main([*words, "--out", "one"]) == 0
     limited = {phase: seconds for phase, seconds in given.items() if seconds is not None}
     assert limited == {"training": json.loads(Path("one/plan.json").read_text())["seconds"]}
+
+
+@pytest.mark.parametrize(
+    ("n", "batch", "rate"), [(72, 9, 0.4 * 9 / 256), (800, 100, 0.4 * 100 / 256), (9000, 256, 0.4)]
+)
+def test_small_sets_get_at_least_eight_steps_an_epoch(n: int, batch: int, rate: float) -> None:
+    found = recipe(2, 3, (32, 32), 10, n, colour=True)
+    assert (found.optimizer, found.batch, found.lr) == ("sgd", batch, pytest.approx(rate))
+    assert recipe(2, 3, (96, 96), 10, 40, colour=True).batch == 8
+    assert recipe(2, 3, (96, 96), 10, 40, colour=True).lr == recipe(2, 3, (96, 96), 10, 900, colour=True).lr
+
+
+def test_a_shorter_run_keeps_the_share_of_its_frozen_epochs() -> None:
+    found = tuned(recipe(2, 3, (96, 96), 10, 100, colour=True), 100)
+    assert (found.epochs, found.tuning, found.batch) == (60, Tuning(12, 0.01), 12)
+    assert shortened(found, 20).tuning == Tuning(4, 0.01) and shortened(found, 20).epochs == 20
+    assert shortened(recipe(1, 1, (100,), 2, 50), 7).tuning is None

@@ -210,8 +210,10 @@ def test_labels_drawn_at_random_are_not_learned(capsys: pytest.CaptureFixture[st
     """The negative control: with shuffled labels the interval must hold chance, and its answers come with a warning."""
     rng = np.random.default_rng(0)
     np.savez("noise.npz", x=rng.integers(0, 255, (600, 8, 8), dtype=np.uint8), y=rng.integers(0, 2, 600))
-    found = gridsight.train("noise.npz", out="noise", epochs=3, report=False).metrics["accuracy"]
-    assert found["low"] < 0.5 < found["high"]
+    code, (result,), prose = run(capsys, "train", "noise.npz", "--out", "noise", "--epochs", "3", "--no-report")
+    found = result["metrics"]["accuracy"]
+    assert code == 0 and found["low"] < 0.5 < found["high"]
+    assert prose.count("on these data this model is not shown to be better than chance: balanced accuracy") == 1
     code, answers, prose = run(capsys, "predict", "noise", "noise.npz")
     assert (code, len(answers)) == (0, 600)
     assert prose.count("not shown to be better than chance: balanced accuracy") == 1

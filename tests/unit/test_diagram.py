@@ -161,6 +161,16 @@ def test_layout_uncrosses_links() -> None:
     assert (places.x[1] < places.x[2]) == (places.x[4] < places.x[3])
 
 
+def test_links_that_meet_bend_below_the_labels() -> None:
+    # three boxes side by side, the outer ones a row higher, in one join: labels are 15 units high below a box
+    items = [Item(0, 0, 0), *[Item(40, 80, 20) for _ in range(4)], Item(20, 20, 10)]
+    pairs = [(0, 1), (0, 2), (0, 3), (2, 4), (1, 5), (4, 5), (3, 5)]
+    places = arrange(items, [Link(a, b, labelled=b == 5) for a, b in pairs])
+    for (_, b), route in zip(pairs, places.routes, strict=True):
+        if b == 5:
+            assert route[-2][1] >= places.y[4] + 20 + 15 and route[-2][1] + 15 < route[-1][1]
+
+
 def rectangles(element: ET.Element, x: float = 0.0, y: float = 0.0) -> list[tuple[str, float, float, float, float]]:
     """(class, left, top, right, bottom) of every rectangle."""
     if moved := re.fullmatch(r"translate\((\S+) (\S+)\)", element.get("transform", "")):

@@ -572,3 +572,11 @@ def test_a_damaged_set_is_told(tmp_path, monkeypatch):
     write(tmp_path / "promoters" / "promoters.data", "\n".join(lines[:50]))
     with pytest.raises(DataError, match="has 50 items where UCI's file has 106"):
         cached(find("promoters"), Console())
+
+
+def test_a_class_lost_with_its_bad_records_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRIDSIGHT_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "bad.fasta"
+    path.write_text("".join(f">a{i} label=neg\nACGTACGTAC\n" for i in range(6)) + ">b1 label=pos\nACGT!!\n")
+    with pytest.raises(DataError, match=r"one class only \('neg'\).*bad items, left out: 1 \(first: .*bad\.fasta.*b1"):
+        cached(find(str(path)), Console(quiet=True))

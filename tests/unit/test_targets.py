@@ -16,7 +16,7 @@ from gridsight.data.files import File
 from gridsight.data.labels import read_labels
 from gridsight.data.readers.array import ArrayReader
 from gridsight.data.readers.ts import TsReader
-from gridsight.data.target import EMPTY, decide, encode, number, odd_texts, parts, strata
+from gridsight.data.target import EMPTY, decide, encode, number, odd_texts, parts, singles, strata
 from pages import page
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False, width=32)
@@ -401,6 +401,15 @@ def test_one_text_among_numbers_is_named_and_check_takes_the_task(
     path.write_text(path.read_text().replace("n.k.", "70"))
     assert checked()[1][-1]["classes"] == {}
     assert len(checked("--task", "classify")[1][-1]["classes"]) == 31
+
+
+def test_classes_of_one_item_are_doubted() -> None:
+    ages = [f"{20 + i / 2:g}" for i in range(30)]
+    said = singles(decide([*ages, "20"], "age", "classify"), [*ages, "20"])
+    assert said.startswith("29 of the 30 classes have one item") and said.endswith("--task regress")
+    assert "--task" not in singles(decide(["a", "b", "c", "c"]), ["a", "b", "c", "c"])
+    assert singles(decide(["a", "b", "b"]), ["a", "b", "b"]) == ""  # half of them
+    assert singles(decide(ages, "age"), ages) == ""  # numbers
 
 
 def test_an_array_file_reads_the_names_of_its_classes(tmp_path: Path) -> None:

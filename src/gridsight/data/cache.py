@@ -35,7 +35,7 @@ from gridsight.data.sample import Header, Sample
 from gridsight.data.source import Item, Source
 from gridsight.data.spec import DataSpec
 from gridsight.data.survey import survey
-from gridsight.data.target import decide, encode, odd_texts, strata
+from gridsight.data.target import decide, encode, odd_texts, singles, strata
 
 VERSION = 3
 LIMIT = 20 << 30
@@ -96,7 +96,7 @@ def cached(
             if not _complete(folder):
                 _build(source, folder, console, size, fit, sides)
             (folder / "meta.json").touch()
-            found = _open(folder, source.target, task, console)
+            found = _open(folder, source, task, console)
         # what the source says now, not when the items were decoded: its name, and files that it could not use
         spec = replace(
             found.spec,
@@ -107,7 +107,7 @@ def cached(
             fields=tuple(source.fields),
             target=found.spec.target or source.place,
         )
-        return replace(found, spec=spec, bad=[*map(str, source.bad), *found.bad])
+        return replace(found, spec=spec)
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise DataError(f"the disk of the cache {cache_folder()} is full; set GRIDSIGHT_CACHE to another") from None
@@ -304,20 +304,28 @@ def _complete(folder: Path) -> bool:
         return False
 
 
-def _open(folder: Path, column: str, task: str, console: Console) -> Cached:
+def _open(folder: Path, source: Source, task: str, console: Console) -> Cached:
     meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-    labels, column = meta["labels"], column or meta["column"]
-    target = decide(labels, column, task)
+    labels, column = meta["labels"], source.target or meta["column"]
+    bad = [*map(str, source.bad), *meta["bad"]]
+    try:
+        target = decide(labels, column, task)
+        if target.task == "classify" and len(target.classes) < 2:
+            raise DataError(
+                f"{source.name} has one class only ({target.classes[0]!r}); a classifier needs at least two"
+            )
+    except DataError as error:  # what is missing may lie in what could not be read
+        if bad:
+            raise DataError(f"{error}; bad items, left out: {len(bad):,} (first: {bad[0]})") from None
+        raise
     if task == "auto" and (odd := odd_texts(labels, column)):
         console.warn(
             f"{labels[odd[0]]!r} (of {meta['paths'][odd[0]]}) is no number, as {len(labels) - len(odd):,} of "
             f"{len(labels):,} labels in {target.name} are, so every label is read as a class; correct it or leave the "
             "item out for numbers, or say that these are classes: --task classify"
         )
-    if target.task == "classify" and len(target.classes) < 2:
-        raise DataError(
-            f"{meta['spec']['name']} has one class only ({target.classes[0]!r}); a classifier needs at least two"
-        )
+    if doubt := singles(target, labels):
+        console.warn(doubt)
     spec = replace(
         DataSpec.from_dict(meta["spec"]),
         task=target.task,
@@ -339,7 +347,7 @@ def _open(folder: Path, column: str, task: str, console: Console) -> Cached:
         meta["paths"],
         meta["splits"],
         meta["groups"],
-        meta["bad"],
+        bad,
         meta["content"],
     )
 

@@ -105,6 +105,20 @@ def odd_texts(labels: Sequence[str], column: str) -> list[int]:
     return odd if _rule(set(labels) - wrong, name) in ("regress", "grade") else []
 
 
+def singles(target: Target, labels: Sequence[str]) -> str:
+    """What is doubtful about classes most of which have one item; nothing where most have more.
+
+    >>> singles(Target("classify", ("7", "8", "9")), ["7", "8", "9", "9"])
+    '2 of the 3 classes have one item, so none of these can be tested: are these numbers? --task regress'
+    """
+    alone = Counter(Counter(labels).values())[1]
+    if target.task != "classify" or 2 * alone <= len(target.classes):
+        return ""
+    numbers = all(number(name) is not None for name in target.classes)
+    asked = "are these numbers? --task regress" if numbers else "are these names of items, not of classes?"
+    return f"{alone:,} of the {len(target.classes):,} classes have one item, so none of these can be tested: {asked}"
+
+
 def _name_and_unit(column: str) -> tuple[str, str]:
     found = _UNIT.match(column)
     return (found[1], found[2]) if found else (column, "")

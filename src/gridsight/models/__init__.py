@@ -10,12 +10,12 @@ MODELS = Registry("model", "gridsight.models")
 def create(
     name: str,
     *,
-    ndim: int = 2,
+    ndim: int | None = None,
     in_channels: int | None = None,
     num_classes: int | None = None,
     **arguments: Any,
 ) -> Any:
-    """Build the network `name` for `ndim` axes; channels and classes that are not given are the publisher's.
+    """Build the network `name` for `ndim` axes; axes, channels and classes that are not given are the publisher's.
 
     A wrong name, argument or ndim is a `UsageError` that says what fits.
 
@@ -25,16 +25,23 @@ def create(
     """
     from gridsight.core.errors import UsageError
 
+    if not isinstance(name, str):
+        raise UsageError(f"a network is asked for by its name, such as 'resnet18', not {name!r}")
     MODELS.require(name)
     ndims = MODELS.get(name).tags["ndims"]
+    ndim = published_input(name)[0] if ndim is None else ndim
     if ndim not in ndims:
-        raise UsageError(f"{name} works for ndim {', '.join(map(str, ndims))}, not {ndim}")
+        raise UsageError(f"{name} works for ndim {', '.join(map(str, ndims))}, not {ndim!r}")
     shape = {"in_channels": in_channels, "num_classes": num_classes}
-    for key, value in shape.items():
-        if value is not None and value < 1:
-            raise UsageError(f"{key} must be at least 1, not {value}")
     given = {key: value for key, value in shape.items() if value is not None}
-    return MODELS.create(name, ndim=ndim, **given, **arguments)
+    for key, value in given.items():
+        if not isinstance(value, int) or value < 1:
+            raise UsageError(f"{key} must be a whole number of at least 1, not {value!r}")
+    try:
+        return MODELS.create(name, ndim=ndim, **given, **arguments)
+    except (TypeError, ValueError, RuntimeError) as error:  # what a layer says of an argument
+        values = ", ".join(f"{key}={value!r}" for key, value in (given | arguments).items())
+        raise UsageError(f"{name} cannot be built with {values}: {str(error).splitlines()[0]}") from error
 
 
 def default_of(name: str, argument: str) -> Any:

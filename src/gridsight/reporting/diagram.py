@@ -131,13 +131,13 @@ class _Drawing:
             share = value / max(self.totals[what.lower()], 1)
             drawn += text(0, y, f"{short(value)} {what}, {100 * share:.2g} %", "soft", SMALL)
             drawn += rect(0, y + 4, max(1.0, share * (GUTTER - 3 * PAD)), 3, "bar", 1.5)
-            y += 22
+            y += 26
         return drawn
 
     def stage(self, box: Box) -> _Part:
         """A stage without its panel, which is as wide as the widest."""
         parts = [self.part(inner, 0) for inner in box.inner]
-        return self._framed(box, parts, least=104.0, side="", margin=0.0)
+        return self._framed(box, parts, least=110.0, side="", margin=0.0)
 
     def part(self, box: Box, depth: int) -> _Part:
         return self.block(box) if box.inner else self.leaf(box, depth)

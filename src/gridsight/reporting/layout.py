@@ -14,6 +14,7 @@ GAP = 16.0
 LANE = 7.0
 ROW = 20.0
 LABELLED = 30.0
+FREE = 16.0
 LAST = 12.0
 
 
@@ -186,10 +187,15 @@ def _measure(items: Sequence[Item], links: Sequence[Link], rows: list[list[_Cell
     right = max(cell.x + cell.right for row in rows for cell in row)
     heights = [max((items[cell.item].height for cell in row if cell.item is not None), default=0.0) for row in rows]
     wide = {paths[i][0].row for i, link in enumerate(links) if link.labelled}
+    # of three or more links that meet, the outer ones bend over the labels of the inner ones: they bend below them
+    free = [
+        FREE if i in wide and any(len(cell.above) > 2 for cell in below) else 0.0 for i, below in enumerate(rows[1:])
+    ]
     tops = [0.0]
     for i, height in enumerate(heights[:-1]):
         border = i + 2 == len(rows) and not heights[-1]
-        tops.append(tops[-1] + height + (LAST if border else LABELLED if i in wide else ROW))
+        tops.append(tops[-1] + height + (FREE + ROW if free[i] else LAST if border else LABELLED if i in wide else ROW))
+    bottoms = [top + height + below for top, height, below in zip(tops, heights, [*free, 0.0], strict=True)]
     at = {cell.item: cell for row in rows for cell in row if cell.item is not None}
     x = [at[i].x - left for i in range(len(items))]
     y = [tops[at[i].row] for i in range(len(items))]
@@ -198,9 +204,9 @@ def _measure(items: Sequence[Item], links: Sequence[Link], rows: list[list[_Cell
         start, end = x[link.source] + link.leave, x[link.target] + link.enter
         points = [
             (start, y[link.source] + items[link.source].height),
-            (start, tops[path[0].row] + heights[path[0].row]),
+            (start, bottoms[path[0].row]),
         ]
         for cell in path[1:-1]:
-            points += [(cell.x - left, tops[cell.row]), (cell.x - left, tops[cell.row] + heights[cell.row])]
+            points += [(cell.x - left, tops[cell.row]), (cell.x - left, bottoms[cell.row])]
         routes.append([*points, (end, y[link.target])])
     return Places(x, y, routes, right - left, tops[-1] + heights[-1])

@@ -73,7 +73,8 @@ background:var(--card);border-radius:6px;padding:8px 10px}
 footer{max-width:1080px;margin:26px auto 50px;padding:14px 20px;color:var(--soft);font-size:13.5px}
 @media (max-width:480px){main,header,nav{padding-left:16px;padding-right:16px}header{padding-top:24px}
 .mistakes{grid-template-columns:repeat(auto-fill,minmax(min(100%,var(--least,140px)),1fr));gap:18px 14px}
-th,td{padding-right:13px}table{font-size:14px}td small{display:block;margin:0}}
+th,td{padding-right:13px}table{font-size:14px}td small{display:block;margin:0}
+th:last-child,td:last-child{padding-right:4px}#metrics th small{white-space:normal;overflow-wrap:anywhere}}
 @media print{body{font-size:10.5pt}nav{display:none}main,header{max-width:none;padding:0}
 section{padding:14px 0 4px;margin-top:10px}figure,tr{break-inside:avoid}h2,h3{break-after:avoid}
 .tall{max-height:none}.scroll,.wide .drawing{overflow:visible}.wide svg{min-width:0}.broad{width:auto;margin:0}

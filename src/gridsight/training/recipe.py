@@ -83,6 +83,32 @@ def recipe(
     `spacing` is in mm between the cells of volumes; without it they count as cubes. `aligned` sequences are windows
     around a site of some kind, so that each place means the same in all of them.
     """
+    found = _of_kind(ndim, spatial, n_train, sampling_rate, colour, alphabet, spacing, aligned)
+    return found if ndim == 1 and sampling_rate is None else _enough_steps(found, n_train)
+
+
+def _enough_steps(found: Recipe, n_train: int) -> Recipe:
+    """At least eight steps an epoch: with fewer, norms and averages do not follow the weights.
+
+    90 pictures, 20 epochs: R squared -11.7 on held-out ones in batches of all 72, 0.94 in batches of 16.
+    """
+    batch = min(found.batch, max(8, n_train // 8))
+    if batch == found.batch:
+        return found
+    # a rate of SGD belongs to its batch (Goyal et al., arXiv:1706.02677); AdamW's is left
+    return replace(found, batch=batch, lr=found.lr * batch / found.batch if found.optimizer == "sgd" else found.lr)
+
+
+def _of_kind(
+    ndim: int,
+    spatial: tuple[int, ...],
+    n_train: int,
+    sampling_rate: float | None,
+    colour: bool,
+    alphabet: str | None,
+    spacing: tuple[float, ...] | None,
+    aligned: bool,
+) -> Recipe:
     if alphabet is not None:
         return _aligned(spatial[0], n_train) if aligned else _sequence(spatial[0], n_train)
     if ndim == 1 and sampling_rate is not None and sampling_rate >= 4000:
@@ -98,14 +124,31 @@ def recipe(
     return _photograph(spatial, n_train, colour)
 
 
+def shortened(found: Recipe, epochs: int) -> Recipe:
+    """The recipe over so many epochs; the head learns alone for the same share of them."""
+    tuning = found.tuning and replace(found.tuning, frozen=found.tuning.frozen * epochs // found.epochs)
+    return replace(found, epochs=epochs, tuning=tuning)
+
+
 def tuned(found: Recipe, n_train: int) -> Recipe:
     """The recipe for a network that starts from trained weights: fewer and gentler steps, the head first."""
     epochs = _passes(20_000, n_train, least=8, most=60)
     # pictures of CIFAR-10 for a network of ImageNet, a first stage at 0.1 and 0.01 of the head's rate: of 10 a class
     # 44.9 and 52.1 %, of 150 a class 68.2 and 73.4 %
     tuning = Tuning(max(1, epochs // 5), 0.01)
-    return replace(found, optimizer="adamw", lr=1e-3, weight_decay=0.05, batch=32, epochs=epochs, tuning=tuning,
-                   schedule="onecycle", warmup=0.2, label_smoothing=0.1, average=0.99)  # fmt: skip
+    return replace(
+        found,
+        optimizer="adamw",
+        lr=1e-3,
+        weight_decay=0.05,
+        batch=min(32, max(8, n_train // 8)),
+        epochs=epochs,
+        tuning=tuning,
+        schedule="onecycle",
+        warmup=0.2,
+        label_smoothing=0.1,
+        average=0.99,
+    )
 
 
 def _tiny_picture(spatial: tuple[int, ...], n_train: int, colour: bool) -> Recipe:

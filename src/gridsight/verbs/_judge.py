@@ -115,6 +115,8 @@ def say_result(result: Mapping[str, Any], task: Task, run: Path | None, console:
     reads = 0 if "folds" in result["split"] else result["test_reads"]
     read = f"; reading {reads} of this test data" if reads else ""
     console.say(f"{'measured on':<18} {result['split']}{read}")
+    if text := like_chance(task, result["metrics"], "these data"):
+        console.warn(text)
     if result.get("training_seconds"):
         console.say(f"{'time':<18} {result['training_seconds']:.1f} s of training, {result['seconds']:.1f} s in all")
     if result["skipped"]:
@@ -124,3 +126,16 @@ def say_result(result: Mapping[str, Any], task: Task, run: Path | None, console:
         if (run / "report.html").exists():
             console.say(f"{'report':<18} {run / 'report.html'}")
         console.say(f"next: gridsight predict {run} FILE ...")
+
+
+def like_chance(task: Task, metrics: Mapping[str, Any], data: str) -> str:
+    """What must be known of a model whose figures on `data` do not exclude that it only guesses."""
+    name, rate = task.chance()
+    found = metrics.get(name)
+    if found is None or found["low"] is None or found["low"] > rate + 1e-9:
+        return ""
+    title = name.replace("_", " ")
+    return (
+        f"on {data} this model is not shown to be better than chance: {title} {task.words(name, found)}, and "
+        f"guessing gives {f'{100 * rate:.2f} %' if rate else '0'}; do not trust its answers, however sure they look"
+    )

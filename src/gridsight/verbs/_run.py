@@ -30,6 +30,7 @@ from gridsight.nn.frontend import FrontEndSettings
 from gridsight.training.budget import recipe_from
 from gridsight.training.memory import free_memory, parts_that_fit
 from gridsight.training.overfit import overfits
+from gridsight.training.recipe import shortened
 from gridsight.training.stopping import Stopped
 from gridsight.verbs._budget import plan_in_time
 from gridsight.verbs._data import decoded, describe_data
@@ -47,7 +48,8 @@ BAD_SHARE = 0.01
 OUT_OF_FOLD = 2e12
 """Multiply-accumulates that calibrating a small data set by short folds may cost: about a minute of two cores."""
 SHORT = 3
-"""The runs of those folds have so many times fewer epochs."""
+"""The runs of those folds have so many times fewer epochs, but not fewer than LEAST or than the run itself."""
+LEAST = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -325,8 +327,9 @@ class _Execution:
             answers = self.phases.predict(self.plan, state, parts.val)
         else:
             plan = self.folder.read_json(self.folder.plan)
-            epochs = max(1, self.plan.recipe.epochs // SHORT)
-            short = replace(self.plan, recipe=replace(self.plan.recipe, epochs=epochs))
+            # a network that has hardly learned says nothing of the certainty of one that has
+            epochs = min(self.plan.recipe.epochs, max(LEAST, self.plan.recipe.epochs // SHORT))
+            short = replace(self.plan, recipe=shortened(self.plan.recipe, epochs))
             # three folds of two thirds of the items, forward and twice backward
             work = 3 * 2 / 3 * 3 * plan["macs"] * len(parts.train) * max(1, self.plan.repeats) * epochs
             if min(self.phases.counts(parts.train)) < 3 or work > OUT_OF_FOLD:

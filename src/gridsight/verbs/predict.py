@@ -64,6 +64,7 @@ class Predictions:
 def predict(settings: PredictSettings, console: Console) -> Predictions:
     """Answer for every item of the paths; an item that cannot be read is an entry with "error"."""
     from gridsight.artifact.predictor import load
+    from gridsight.verbs._judge import like_chance
 
     if settings.top < 1:
         raise UsageError(f"--top must be at least 1, not {settings.top}")
@@ -74,7 +75,7 @@ def predict(settings: PredictSettings, console: Console) -> Predictions:
             console.note("this model has no intervals: too few data, or none, were left to set them on")
     elif not calibration.calibrated:
         console.note("this model is not calibrated: its probabilities are the network's own")
-    if text := _like_chance(predictor):
+    if text := like_chance(predictor.task, predictor.model.metrics, "held-out data"):
         console.warn(text)
     kept: list[dict[str, Any]] = []
     failed = answered = unsure = 0
@@ -104,19 +105,6 @@ def predict(settings: PredictSettings, console: Console) -> Predictions:
         size = "x".join(map(str, predictor.model.spec.spatial))
         console.warn(f"resized: {predictor.resized:,} (all training items had {size}, so answers are less certain)")
     return Predictions(kept, failed)
-
-
-def _like_chance(predictor: "Predictor") -> str:
-    """What must be known of a model whose figures on held-out data do not exclude that it only guesses."""
-    task, (name, rate) = predictor.task, predictor.task.chance()
-    found = predictor.model.metrics.get(name)
-    if found is None or found["low"] is None or found["low"] > rate + 1e-9:
-        return ""
-    title = name.replace("_", " ")
-    return (
-        f"on held-out data this model is not shown to be better than chance: {title} {task.words(name, found)}, and "
-        f"guessing gives {f'{100 * rate:.2f} %' if rate else '0'}; do not trust its answers, however sure they look"
-    )
 
 
 def _samples(paths: tuple[str, ...], predictor: "Predictor") -> "Iterator[Sample | ReadError]":
