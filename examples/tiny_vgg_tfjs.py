@@ -41,6 +41,14 @@ LAYERS = {"conv_1_1": "conv1_1", "conv_1_2": "conv1_2", "conv_2_1": "conv2_1", "
 
 def tensors(path: Path) -> dict[str, np.ndarray]:
     """Every tensor of a TensorFlow.js model, by its name there."""
+    try:
+        return read(path)
+    except (LookupError, TypeError, ValueError):  # JSON of another kind, or none
+        raise DataError(f"{path} is no model.json of TensorFlow.js: take the file with weightsManifest") from None
+
+
+def read(path: Path) -> dict[str, np.ndarray]:
+    """The same, with Python's own errors where the JSON is another."""
     found = {}
     for group in json.loads(path.read_text(encoding="utf-8"))["weightsManifest"]:
         content = b"".join((path.parent / name).read_bytes() for name in group["paths"])

@@ -202,6 +202,12 @@ def test_prose_leaves_standard_output_to_json(capsys: pytest.CaptureFixture[str]
 
 def test_nearest_lists_all_when_nothing_is_close() -> None:
     assert nearest("zzz", ["one", "two"]) == "known: one, two"
+    assert nearest("zzz", ["one", "two"], otherwise="see there") == "see there"
+
+
+def test_nearest_knows_names_in_other_letters() -> None:
+    assert nearest("Resnet18", ["resnet18", "resnet101"]) == "did you mean resnet18?"
+    assert nearest("mnits", ["MNIST", "digits"], 1) == "did you mean MNIST?"
 
 
 ALLOWED = {

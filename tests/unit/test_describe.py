@@ -7,6 +7,7 @@ import subprocess
 import sys
 from contextlib import redirect_stdout
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -149,3 +150,19 @@ def test_one_or_each() -> None:
 def test_settings_need_no_torch() -> None:
     code = "import gridsight.verbs.models, gridsight.verbs.describe, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_a_drawing_that_cannot_be_written_is_refused_before_the_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for place in (tmp_path, tmp_path / "none" / "x.svg"):
+        assert main(["describe", "lenet5", "--svg", str(place)]) == 2
+        out, err = capsys.readouterr()
+        assert out == "" and f"--svg {place} cannot be written" in err
+
+
+def test_an_unknown_pattern_is_told_near_names_only(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "qqqqq"]) == 2
+    assert "no network is called 'qqqqq'; gridsight models lists them all" in capsys.readouterr().err
+    assert main(["describe", "Resnet18"]) == 2
+    assert "did you mean resnet18?" in capsys.readouterr().err

@@ -84,6 +84,13 @@ def test_a_short_file_of_tiny_vgg_is_refused(tmp_path: Path) -> None:
         script("tiny_vgg_tfjs").decode(tmp_path / "model.json")
 
 
+@pytest.mark.parametrize("text", ("[1]", "{}", "no JSON", '{"weightsManifest": [{"paths": []}]}'))
+def test_another_file_is_no_tiny_vgg(tmp_path: Path, text: str) -> None:
+    (tmp_path / "other.json").write_text(text)
+    with pytest.raises(DataError, match=r"other\.json is no model\.json of TensorFlow\.js"):
+        script("tiny_vgg_tfjs").decode(tmp_path / "other.json")
+
+
 def test_tiny_vgg_names_fourteen_of_the_pages_twenty_pictures(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -64,8 +64,7 @@ def test_equal_channels_give_the_same_answer(count: int) -> None:
 
 def test_head_and_stem_are_found_by_their_shapes() -> None:
     source = trained(seeded(0))
-    assert changing(build, source, classes=1) == {"linear.weight", "linear.bias"}
-    assert changing(build, source, channels=1) == {"conv1.weight"}
+    assert changing(build, source, (0, 1), (1, 0)) == [{"linear.weight", "linear.bias"}, {"conv1.weight"}]
 
 
 @pytest.mark.parametrize("channels", (3, 1))
@@ -171,9 +170,9 @@ def test_every_layer_of_every_family_has_its_stage(family: Any) -> None:
     spatial = (net.spatial[0] if net.spatial else 32,) * ndim
     stages, count = stage_of_layers(net, 3, spatial)
     assert set(stages) == {name for name, _ in net.named_modules()}
-    heads = {key.rpartition(".")[0] for key in changing(small, Trained({}, ndim, 3, 5), classes=1)}
+    changed = changing(small, Trained({}, ndim, 3, 5), (0, 1), (1, 0))
+    heads, stems = ({key.rpartition(".")[0] for key in keys} for keys in changed)
     assert all(stages[name] == count for name in heads)
-    stems = {key.rpartition(".")[0] for key in changing(small, Trained({}, ndim, 3, 5), channels=1)}
     assert 0 in {stages[name] for name in stems}  # shortcuts may read the input later
     owners = {name.rpartition(".")[0] for name, _ in net.named_parameters()}
     assert {stages[name] for name in owners} >= {0, count}
@@ -351,6 +350,22 @@ def test_a_file_that_has_changed_is_not_taken_for_the_same(published: Any, tmp_p
         start.trained()
 
 
+def test_a_start_builds_few_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, real = tmp_path / "w.pth", []
+    path.write_bytes(checkpoint(create("resnet20")))
+    original = _start._build
+
+    def counting(*given: Any) -> Any:
+        net = original(*given)
+        real.append(not next(net.parameters()).is_meta)
+        return net
+
+    monkeypatch.setattr(_start, "_build", counting)
+    start = _start._from_file(path, "resnet20")
+    start.into(create("resnet20", num_classes=4), 2, 3, 4, {})
+    assert (len(real), sum(real)) == (6, 0)
+
+
 def test_the_catalogue_is_of_networks_that_exist() -> None:
     named = {entry.name for entry in MODELS.entries() if entry.tags.get("publisher") == "torchvision"}
     assert {found.name for found in all_published()} == named
@@ -364,10 +379,9 @@ def test_the_catalogue_is_of_networks_that_exist() -> None:
 def test_partial_builds() -> None:
     start = _start.Start("x", "", "", "resnet20", 2, 3, 10, SMALL)
     assert _start.build(start, 1, 2, 4).linear.out_features == 4
-    assert changing(partial(_start._build, "resnet20", SMALL), Trained({}, 2, 3, 10), classes=1) == {
-        "linear.weight",
-        "linear.bias",
-    }
+    assert changing(partial(_start._build, "resnet20", SMALL), Trained({}, 2, 3, 10), (0, 1)) == [
+        {"linear.weight", "linear.bias"}
+    ]
 
 
 def test_import_knows_what_the_publisher_says(tmp_path: Path) -> None:

@@ -107,6 +107,14 @@ def dumps(value: Any, indent: int | None = None) -> str:
     return json.dumps(_finite(value), sort_keys=True, ensure_ascii=False, indent=indent, default=_plain)
 
 
+def counted(count: int, thing: str) -> str:
+    """
+    >>> counted(1, "epoch"), counted(2000, "epoch")
+    ('1 epoch', '2,000 epochs')
+    """
+    return f"{count:,} {thing}{'' if count == 1 else 's'}"
+
+
 def tuples(value: Any) -> Any:
     """What JSON gave back with its lists as tuples, at any depth: constructors and dataclasses take these.
 

@@ -35,11 +35,18 @@ class TrainingError(GridsightError):
     """Training cannot go on: a loss or an activation is not finite, or the disk is full."""
 
 
-def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
-    """A hint that ends an error message: the closest of `known`, or all of them when none is close."""
+def nearest(name: str, known: Iterable[str], count: int = 3, otherwise: str | None = None) -> str:
+    """A hint that ends an error message: the closest of `known`; when none is close `otherwise`, or all of them."""
     known = sorted(known)
-    close = difflib.get_close_matches(name, known, count, 0.5)
+    folded = [each.casefold() for each in known]
+    # the same name in other letters is what was meant, whatever else is like it
+    close = [each for each, plain in zip(known, folded, strict=True) if plain == name.casefold()]
+    if not close:
+        found = difflib.get_close_matches(name.casefold(), folded, count, 0.5)
+        close = [known[folded.index(each)] for each in found]
     if close:
         return "did you mean " + " or ".join(close) + "?"
+    if otherwise is not None:
+        return otherwise
     listed = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")
     return f"known: {listed}"

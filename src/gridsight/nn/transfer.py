@@ -35,10 +35,9 @@ def transfer(build: Build, trained: Trained, target: Net, ndim: int, in_channels
     """`target`, built for the second trio, with the trained weights in all but its head."""
     if abs(ndim - trained.ndim) > 1:
         raise UsageError(f"weights of {trained.ndim} axes do not become those of {ndim}: one more or one less")
-    head = changing(build, trained, classes=1)
-    stem = changing(build, trained, channels=1)
+    head, stem = changing(build, trained, (0, 1), (1, 0))
     fresh = {key: value.clone() for key, value in target.state_dict().items() if key in head}
-    flat = build(trained.ndim, in_channels, num_classes)
+    flat = target if ndim == trained.ndim else build(trained.ndim, in_channels, num_classes)
     own = flat.state_dict()
     carried = {key: value for key, value in trained.state.items() if key not in head}
     kernels = {key: value for key, value in carried.items() if key in stem and value.dim() > 1}
@@ -53,24 +52,22 @@ def transfer(build: Build, trained: Trained, target: Net, ndim: int, in_channels
             f"size (first: {odd[0]}); take data of the channels and the size that they were trained on"
         )
     flat.load_state_dict(state)
-    if ndim == trained.ndim:
-        target.load_state_dict(flat.state_dict())
-    else:
+    if ndim != trained.ndim:
         (inflate if ndim > trained.ndim else sum_axis)(flat, target)
-    target.load_state_dict(target.state_dict() | fresh)
+        target.load_state_dict(target.state_dict() | fresh)
     return target
 
 
-def changing(build: Build, trained: Trained, channels: int = 0, classes: int = 0) -> set[str]:
-    """The keys whose shapes differ in a network with so many more channels or classes."""
+def changing(build: Build, trained: Trained, *more: tuple[int, int]) -> list[set[str]]:
+    """For each (channels, classes), the keys whose shapes differ in a network with so many more of them."""
 
     def shapes(channels: int, classes: int) -> dict[str, torch.Size]:
         with torch.device("meta"):
             net = build(trained.ndim, trained.in_channels + channels, trained.num_classes + classes)
         return {key: value.shape for key, value in net.state_dict().items()}
 
-    now, other = shapes(0, 0), shapes(channels, classes)
-    return {key for key in now if now[key] != other.get(key)}
+    now = shapes(0, 0)
+    return [{key for key in now if now[key] != other.get(key)} for other in (shapes(*each) for each in more)]
 
 
 def to_channels(kernel: Tensor, count: int) -> Tensor:

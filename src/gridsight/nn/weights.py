@@ -13,30 +13,38 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gridsight.core.console import counted
 from gridsight.core.errors import UsageError
 
 NESTS = ("state_dict", "model_state_dict", "model", "net", "model_state")
 """Names under which training programs keep the state dict within a checkpoint."""
+
+WRAPPERS = ("module.", "model.", "_orig_mod.")
+"""What DataParallel, Lightning and torch.compile put before the keys of the network that they hold."""
+
+BROKEN = (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError, AttributeError, TypeError)
+"""What torch raises about a file that is none of its own, or no longer."""
 
 
 def load_state(path: Path) -> dict[str, Tensor]:
     """The state dict in a `.safetensors`, `.pth`, `.pt` or `.th` file; anything but tensors is a `UsageError`."""
     with path.open("rb") as file:
         head = file.read(16)
+    if not head:
+        raise UsageError(f"{path} is an empty file, not a checkpoint")
     # safetensors: eight bytes of header length, then a JSON object
-    if head[8:9] == b"{":
-        return _safetensors(path)
+    state = _safetensors(path) if head[8:9] == b"{" else _pickled(path, head)
+    refuse_infinite(state, path)
+    return state
+
+
+def _pickled(path: Path, head: bytes) -> dict[str, Tensor]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what it warns of is refused below in our own words
             found: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise UsageError(
-            f"{path} holds more than tensors, which could run code when loaded; save net.state_dict() alone"
-        ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UsageError(f"{path} is not a readable checkpoint ({first})") from None
+    except BROKEN as error:
+        raise UsageError(f"{path} {_why(error, head)}") from None
     for nest in NESTS:
         if isinstance(found, Mapping) and isinstance(found.get(nest), Mapping):
             found = found[nest]
@@ -46,6 +54,27 @@ def load_state(path: Path) -> dict[str, Tensor]:
     if wrong:
         raise UsageError(f"{path} holds no plain state dict: {wrong[0]} is no tensor; save net.state_dict()")
     return {str(key): value for key, value in found.items()}
+
+
+def _why(error: Exception, head: bytes) -> str:
+    """What is wrong with a file that starts with `head` and that torch refused; torch's own words fill a screen."""
+    if not head.startswith((b"PK", b"\x80")):
+        return "is no checkpoint: it starts neither as torch's files nor as safetensors"
+    if isinstance(error, pickle.UnpicklingError) and "truncated" not in str(error):
+        return "holds more than tensors, which could run code when loaded; save net.state_dict() alone"
+    return "is cut short or damaged: copy or download it again"
+
+
+def refuse_infinite(state: Mapping[str, Tensor], path: Path) -> None:
+    """A `UsageError` that names the tensors with a NaN or an infinity."""
+    wrong = [
+        key for key, value in state.items() if value.is_floating_point() and not torch.isfinite(value.float()).all()
+    ]
+    if wrong:
+        raise UsageError(
+            f"{path} has NaN or infinite values in {counted(len(wrong), 'tensor')} (first: {', '.join(wrong[:3])}): "
+            "take a checkpoint from before its training diverged"
+        )
 
 
 def refuse_others(net: nn.Module, state: Mapping[str, Tensor], name: str, path: Path) -> None:
@@ -61,20 +90,29 @@ def refuse_others(net: nn.Module, state: Mapping[str, Tensor], name: str, path: 
     ]
     problems = []
     if missing:
-        problems.append(f"{len(missing)} keys are missing (first: {', '.join(missing[:3])})")
+        problems.append(f"{_are(len(missing), 'key')} missing (first: {', '.join(missing[:3])})")
     if extra:
-        problems.append(f"{len(extra)} keys are not of {name} (first: {', '.join(extra[:3])})")
+        problems.append(f"{_are(len(extra), 'key')} not of {name} (first: {', '.join(extra[:3])})")
+    elif missing:
+        problems.append(f"its first keys are {', '.join(list(state)[:3])}")
     if shapes:
-        problems.append(f"{len(shapes)} shapes differ (first: {shapes[0]})")
+        problems.append(f"{counted(len(shapes), 'shape')} {'differs' if len(shapes) == 1 else 'differ'} ({shapes[0]})")
     if problems:
         raise UsageError(f"{path} is not a checkpoint of {name}: {'; '.join(problems)}")
 
 
+def _are(count: int, thing: str) -> str:
+    return f"{counted(count, thing)} {'is' if count == 1 else 'are'}"
+
+
 def matched(state: Mapping[str, Tensor], renames: Sequence[tuple[str, str]]) -> dict[str, Tensor]:
-    """The state under our keys: the wrapper's `module.` taken off, then each (pattern, replacement) in order."""
+    """The state under our keys: what wrappers put before every key taken off, then each (pattern, replacement)."""
+    skip = 0
+    while wrapper := next((w for w in WRAPPERS if state and all(key.startswith(w, skip) for key in state)), ""):
+        skip += len(wrapper)
     result = {}
     for key, value in state.items():
-        key = key.removeprefix("module.")
+        key = key[skip:]
         for pattern, replacement in renames:
             key = re.sub(pattern, replacement, key)
         result[key] = value
@@ -88,4 +126,4 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except SafetensorError as error:
-        raise UsageError(f"{path} is not a readable safetensors file ({error})") from None
+        raise UsageError(f"{path} is a safetensors file that is cut short or damaged ({error})") from None

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from gridsight.core import seed as hashing
-from gridsight.core.console import Console
+from gridsight.core.console import Console, counted
 from gridsight.core.errors import TrainingError, UsageError
 from gridsight.core.ranks import Ranks
 from gridsight.data.loader import Batch, Loader
@@ -288,7 +288,7 @@ class Trainer:
         risen = self.step - start >= self.recipe.warmup * (self.total - start)
         before, at.bend_factor = at.epochs, self._rate(self.step) / self.recipe.lr if risen else -1.0
         at.bend, at.epochs = self.step, epochs
-        self._tell("overrun", f"slower than planned: {epochs} epochs instead of {before}, to end in time")
+        self._tell("overrun", f"slower than planned: {counted(epochs, 'epoch')} instead of {before}, to end in time")
         self._save()
 
     def _rate(self, step: int) -> float:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import torch
 
-from gridsight.core.console import Console
+from gridsight.core.console import Console, counted
 from gridsight.core.device import computes_bfloat16
 from gridsight.data.cache import Cached
 from gridsight.data.split import Split
@@ -73,7 +73,8 @@ def plan_in_time(
     widths = choice.recipe.arguments.get("widths")
     wide = f"widths {' '.join(map(str, widths))} ({choice.factor:g} of the default), " if widths else ""
     console.say(
-        f"time     {seconds:.0f} s are left: {wide}{choice.recipe.epochs} epochs (default {plan.recipe.epochs})"
+        f"time     {seconds:.0f} s are left: {wide}{counted(choice.recipe.epochs, 'epoch')} "
+        f"(default {plan.recipe.epochs})"
     )
     return replace(plan, recipe=choice.recipe, seconds=max(budget, 1.0), expected=choice.seconds)
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from gridsight.core.console import Console
+from gridsight.core.console import Console, counted
 from gridsight.core.device import pick_device
 from gridsight.core.errors import DataError, UsageError
 from gridsight.core.run import RunFolder
@@ -133,7 +133,7 @@ def _checked(settings: CheckSettings, data: Cached, facts: list[Fact], console: 
     left_out = len(data.y) - len(index)
     words = (
         f"{len(findings):,} of {len(index):,} labels are suspicious, no more than that: look at them. {FOLDS} "
-        f"networks, each trained for {plan.recipe.epochs} epochs on items that it did not judge, agree with "
+        f"networks, each trained for {counted(plan.recipe.epochs, 'epoch')} on items that it did not judge, agree with "
         f"{agree:.1%} of the labels; about {found.expected:,.0f} are expected to be wrong"
         + (", more than are named: these networks are too often wrong themselves to say more" if found.capped else "")
         + (f"; {left_out:,} items of classes with fewer than {FOLDS} were not checked" if left_out else "")
@@ -150,6 +150,6 @@ def _say_cost(plan: Plan, data: Cached, n: int, device: torch.device, console: C
     seconds = FOLDS * (plan.recipe.epochs * -(-fold // plan.recipe.batch) * speed.step)
     took = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
     console.say(
-        f"labels: {FOLDS} networks ({plan.recipe.model}) are trained for {plan.recipe.epochs} epochs of {fold:,} items "
-        f"each: about {took}"
+        f"labels: {FOLDS} networks ({plan.recipe.model}) are trained for {counted(plan.recipe.epochs, 'epoch')} of "
+        f"{fold:,} items each: about {took}"
     )

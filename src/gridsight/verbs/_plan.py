@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from gridsight.core.console import Console
+from gridsight.core.console import Console, counted
 from gridsight.core.device import computes_bfloat16, pick_device
 from gridsight.core.errors import UsageError
 from gridsight.data.alphabet import conserved
@@ -290,7 +290,7 @@ def describe_plan(
     )
     augment = ", ".join(f"{name} {strength:g}" for name, strength in recipe.augment) or "none"
     console.say(
-        f"recipe   {recipe.optimizer}, rate {recipe.lr:g} ({recipe.schedule}), {recipe.epochs} epochs of "
+        f"recipe   {recipe.optimizer}, rate {recipe.lr:g} ({recipe.schedule}), {counted(recipe.epochs, 'epoch')} of "
         f"{n_train * max(1, plan.repeats):,} {'patches' if plan.repeats else 'items'} in batches of "
         f"{min(recipe.batch, n_train * max(1, plan.repeats))}; augmentation: {augment}"
         + (f"; {recipe.precision}" if recipe.precision != "float32" else "")
@@ -302,10 +302,10 @@ def describe_plan(
         console.say("         epochs are compared by the middle patch of each validation item, all else is whole items")
     if plan.start is not None and recipe.tuning is not None:
         console.say(f"start    {plan.start.origin}")
-        console.say(
-            f"         a new head; it alone learns in the first {recipe.tuning.frozen} epochs, then all do, the first "
-            f"stage at {recipe.tuning.spread:g} of the rate"
-        )
+        frozen, whole = recipe.tuning.frozen, f"the first stage at {recipe.tuning.spread:g} of the rate"
+        first = "epoch" if frozen == 1 else f"{frozen} epochs"
+        learns = f"it alone learns in the first {first}, then all stages do" if frozen else "all stages learn at once"
+        console.say(f"         a new head; {learns}, {whole}")
     if plan.accumulate > 1:
         console.say(f"memory   a batch is computed in {plan.accumulate} parts, with the gradient of the whole")
     what = f"for {networks} networks, " if folds else ""

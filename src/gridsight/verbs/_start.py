@@ -55,6 +55,8 @@ class Start:
 
     def trained(self) -> "Trained":
         """The weights, under our keys; a file that has changed since is a `UsageError`."""
+        import torch
+
         from gridsight.nn.transfer import Trained
 
         path = Path(self.path)
@@ -62,7 +64,8 @@ class Start:
             raise UsageError(f"the file of weights that this run starts from is gone: {path}; put it back")
         if sha256(path) != self.sha256:
             raise UsageError(f"{path} is not the file that this run starts from (SHA-256 {self.sha256[:12]}...)")
-        net = build(self, self.ndim, self.in_channels, self.num_classes)
+        with torch.device("meta"):  # only its keys and shapes are asked for
+            net = build(self, self.ndim, self.in_channels, self.num_classes)
         return Trained(_state(path, net, self.model), self.ndim, self.in_channels, self.num_classes)
 
     def refuse_axes(self, ndim: int) -> None:
@@ -215,7 +218,10 @@ def sizes_of(model: str, ndim: int, state: Mapping[str, Any], path: Path) -> tup
         keys = [key for key, value in few.items() if value.dim() > axis and many[key].shape[axis] > value.shape[axis]]
         key = next((key for key in keys if key in state and state[key].dim() > axis), None)
         if key is None:
-            raise UsageError(f"{path} is not a checkpoint of {model}: it has none of {', '.join(keys[:3])}")
+            raise UsageError(
+                f"{path} is not a checkpoint of {model}: it has none of {', '.join(keys[:3])}, "
+                f"but {', '.join(list(state)[:3])}"
+            )
         # a grouped or folded layer has a multiple of what it is given
         each = many[key].shape[axis] - few[key].shape[axis]
         return smaller + int(state[key].shape[axis] - few[key].shape[axis]) // each
@@ -225,13 +231,15 @@ def sizes_of(model: str, ndim: int, state: Mapping[str, Any], path: Path) -> tup
 
 def _state(path: Path, net: "Net", name: str) -> Mapping[str, Any]:
     """The tensors of a file under the keys of `net`, all there and of its shapes."""
-    from gridsight.nn.weights import load_state, matched, refuse_others
+    from gridsight.nn.weights import load_state, matched, refuse_infinite, refuse_others
+    from gridsight.training.snapshot import load_tensors
 
-    state = load_state(path)
     if (own := _of_gridsight(path)) is not None:
-        state = {key: value for key, value in state.items() if not key.startswith(("test.", "novelty."))}
+        tensors = load_tensors(path)[0]
+        state = {key: value for key, value in tensors.items() if not key.startswith(("test.", "novelty."))}
+        refuse_infinite(state, path)
         name = own["architecture"]
     else:
-        state = net.fit_state(matched(state, net.renames))
+        state = net.fit_state(matched(load_state(path), net.renames))
     refuse_others(net, state, name, path)
     return state

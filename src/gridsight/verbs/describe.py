@@ -49,6 +49,11 @@ def describe(settings: DescribeSettings, console: Console) -> dict[str, Any]:
             settings.model, settings.ndim, settings.channels, settings.classes, settings.spatial, arguments
         )
     table = _table(subject)
+    if settings.svg is not None:
+        try:
+            Path(settings.svg).write_text(_drawing(subject, table), encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"--svg {settings.svg} cannot be written: {error.strerror}") from None
     shape = " x ".join(map(str, (table["in_channels"], *table["spatial"])))
     console.say(f"{table['name']} on {shape}")
     rows = [row | {"name": row["name"] or "(itself)"} for row in table["layers"]]
@@ -60,7 +65,6 @@ def describe(settings: DescribeSettings, console: Console) -> dict[str, Any]:
         f"{', '.join(table['uncounted']) or 'nothing'}"
     )
     if settings.svg is not None:
-        Path(settings.svg).write_text(_drawing(subject, table), encoding="utf-8")
         console.say(f"drawing: {settings.svg}")
         table["svg"] = settings.svg
     console.emit(table)

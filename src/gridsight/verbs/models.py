@@ -42,7 +42,8 @@ def list_models(settings: ModelsSettings, console: Console) -> list[dict[str, An
     names = MODELS.names()
     chosen = [name for name in names if _matches(name, settings.pattern)]
     if not chosen:
-        raise UsageError(f"no network is called {settings.pattern!r}; {nearest(settings.pattern.strip('*'), names)}")
+        hint = nearest(settings.pattern.strip("*"), names, otherwise="gridsight models lists them all")
+        raise UsageError(f"no network is called {settings.pattern!r}; {hint}")
     rows = sorted(map(_row, chosen), key=lambda row: (row["family"], row["paper"] or "", row["parameters"]))
     if not console.json and not console.quiet:
         _show(rows, console)

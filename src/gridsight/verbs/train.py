@@ -45,7 +45,7 @@ class TrainSettings:
     pretrained: bool = option(False, "start from published weights, of resnet18 unless --model names another network")
     weights: str | None = option(None, "start from a file: a state dict of --model, or a model file", metavar="FILE")
     offline: bool = option(False, "download nothing: published weights must be in the cache")
-    frozen: int | None = option(None, "with such weights: epochs in which only the new head learns")
+    frozen: int | None = option(None, "with such weights: epochs in which only the new head learns (default a fifth)")
     spread: float | None = option(None, "with such weights: rate of the first stage over the head's (default 0.01)")
     minutes: float | None = option(None, "make the best model that this time allows; it chooses width and epochs")
     epochs: int | None = option(None, "passes over the training data")
