@@ -265,7 +265,7 @@ def test_middle_channels_keep_the_parameters() -> None:
 
 
 def test_with_two_axes_a_split_convolution_is_time_and_one_of_space() -> None:
-    conv = create("r2plus1d_18").layer2[0].conv1[0]
+    conv = create("r2plus1d_18", ndim=2).layer2[0].conv1[0]
     assert conv[0].kernel_size == (1, 3) and conv[0].stride == (1, 2)
     assert conv[0].out_channels == (3 * 3 * 64 * 128) // (3 * 64 + 3 * 128) == 128
     assert conv[3].kernel_size == (3, 1) and conv[3].stride == (2, 1)

@@ -117,12 +117,8 @@ def _named(
     given = dict(arguments)
     if MODELS.accepts(name, "spatial"):
         given.setdefault("spatial", size)
-    try:
-        with torch.device("meta"):
-            net = create(name, ndim=ndim, in_channels=channels, num_classes=num_classes, **given)
-    except (TypeError, ValueError, RuntimeError) as error:
-        values = ", ".join(f"{key}={value!r}" for key, value in given.items())
-        raise UsageError(f"{name} cannot be built with {values}: {error}") from None
+    with torch.device("meta"):
+        net = create(name, ndim=ndim, in_channels=channels, num_classes=num_classes, **given)
     return _Subject(name, net, (channels, *size))
 
 
