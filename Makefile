@@ -6,6 +6,7 @@ PYTHON ?= python3
 VENV ?= .venv
 TORCH_INDEX ?=
 BIN := $(VENV)/bin
+PYTEST = OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -c constraints.txt
 
@@ -15,22 +16,22 @@ demo: $(VENV)/.installed
 	$(BIN)/gridsight train digits
 
 test: $(VENV)/.installed-dev
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest
+	$(PYTEST)
 
 test-all: $(VENV)/.installed-dev
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -m "slow or not slow" --timeout 3600 --durations 15
+	$(PYTEST) -m "slow or not slow" --timeout 3600 --durations 15
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -x
+	$(PYTEST) -x
 
 bench: $(VENV)/.installed-dev
 	for file in benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
 
 docs: $(VENV)/.installed-dev
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest tests/docs
+	$(PYTEST) tests/docs
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Gridsight needs Python 3.11 or newer; make PYTHON=...")'

@@ -259,5 +259,5 @@ def test_describe_writes_the_drawing(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert f"drawing: {path}" in capsys.readouterr().out
     assert ET.parse(path).getroot().tag == f"{SVG}svg"
     assert path.read_text(encoding="utf-8") == drawn("lenet5")
-    assert main(["describe", "lenet5", "--svg", str(tmp_path / "no" / "lenet.svg")]) == 1
+    assert main(["describe", "lenet5", "--svg", str(tmp_path / "no" / "lenet.svg")]) == 2
     assert "No such file" in capsys.readouterr().err
