@@ -1,5 +1,6 @@
 """Inputs unlike the training data are found, those like it are not; an answer says why it is unsure."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -142,6 +143,28 @@ def test_features_in_smaller_batches_are_the_same(monkeypatch: pytest.MonkeyPatc
     assert asked == [20, 10, 5, 5, 5, 5]
     for stage, other in zip(whole, parts, strict=True):
         np.testing.assert_allclose(other, stage, rtol=1e-5, atol=1e-6)
+
+
+def test_answers_in_smaller_batches_are_the_same(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    predictor = load(run)
+    items = list(np.random.default_rng(0).integers(0, 256, (20, 1, 8, 8)).astype(np.uint8))
+    plain, outputs, strange, asked = predictor.net.forward_stages, *predictor.outputs_and_novelty(items), []
+
+    def tight(x: torch.Tensor, mask: torch.Tensor | None = None) -> Iterator[torch.Tensor]:
+        asked.append(len(x))
+        if len(x) > 5:
+            raise torch.OutOfMemoryError("out of memory")
+        return plain(x, mask)
+
+    monkeypatch.setattr(predictor.net, "forward_stages", tight)
+    np.testing.assert_allclose(predictor.outputs(items), outputs, rtol=1e-4, atol=1e-5)
+    again, strange_again = predictor.outputs_and_novelty(items)
+    assert asked == [20, 10, 5, 5, 10, 5, 5] * 2
+    np.testing.assert_allclose(again, outputs, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(strange_again, strange, rtol=1e-3)
+    monkeypatch.setattr(predictor.net, "forward_stages", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        predictor.outputs(items)
 
 
 def test_an_answer_says_which_reason_holds(run: Path) -> None:

@@ -117,6 +117,14 @@ def test_real_volumes_are_nibabels(path: Path) -> None:
     assert Header.of(got) == READERS.create("nifti").probe(File(path))
 
 
+def test_a_slope_that_float32_cannot_hold_is_refused(tmp_path: Path) -> None:
+    image = nibabel.Nifti1Image(BODY, np.eye(4))
+    image.header.set_slope_inter(1e37, 0)
+    nibabel.save(image, tmp_path / "x.nii")
+    with pytest.raises(ReadError, match="NaN or infinite"):
+        nifti(tmp_path / "x.nii")
+
+
 @pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
 @pytest.mark.parametrize("dtype", ["u1", "i1", "u2", ">i2", ">u4", "<i8", "f4", ">f8"])
 def test_types_and_byte_orders(kind: Any, dtype: str, tmp_path: Path) -> None:

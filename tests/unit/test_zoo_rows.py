@@ -1,5 +1,5 @@
 """What is taught of the parts of networks, each as a number: 1-tap, separable, depthwise and dilated convolutions,
-norms, dropout, start values, and the plain twin of a residual network."""
+norms, dropout, and the plain twin of a residual network."""
 
 from itertools import product
 from typing import Any
@@ -15,8 +15,8 @@ from gridsight.measure.cost import cost
 from gridsight.models import MODELS, create
 from gridsight.models.mobilenet import ROWS
 from gridsight.nn.blocks import conv_norm_act, make_norm, same_conv
-from gridsight.nn.dropout import Dropout, numbered
-from gridsight.nn.nd import Nd, glorot_init, he_init
+from gridsight.nn.dropout import Dropout, numbered, sampling
+from gridsight.nn.nd import Nd
 from gridsight.nn.residual import Block
 from gridsight.nn.separable import outer, rank_one, separated
 
@@ -286,28 +286,21 @@ def test_dropout_keeps_its_share_and_the_expectation(p: float, by_item: bool) ->
     assert layer.eval()(x) is x
 
 
-# ---- start values
-
-
-def deviations(start: Any) -> Tensor:
-    """(50,): the deviation after each of 50 layers of 3 taps and ReLU; a circle, so that no border loses any."""
+def test_monte_carlo_passes_differ_as_the_weights_dropped_do() -> None:
     torch.manual_seed(0)
-    layers = [nn.Conv1d(384, 384, 3, padding=1, padding_mode="circular", bias=False) for _ in range(50)]
-    x, found = torch.randn(8, 384, 12), []
-    with torch.no_grad():
-        for layer in layers:
-            start(layer)
-            x = layer(x)
-            found.append(x.std())
-            x = x.relu()
-    return torch.stack(found)
-
-
-def test_he_keeps_the_signal_through_fifty_layers_and_xavier_loses_it() -> None:
-    he, xavier = deviations(he_init), deviations(glorot_init)
-    assert he.min() > 0.5 and he.max() < 2
-    # half the variance a layer: 2^-25 of the deviation after 50
-    assert float((xavier[-1] / xavier[0]).log2()) == pytest.approx(-49 / 2, abs=1)
+    net = nn.Sequential(nn.BatchNorm1d(6), Dropout(0.5), nn.Linear(6, 1)).double().eval()
+    x = noise(3, 6)
+    plain = net(x)
+    with sampling(net):
+        assert net[1].training and not net[0].training
+        many = torch.stack([net(x) for _ in range(4000)])
+    terms = net[0](x) * net[2].weight[0]  # each is there twice or not at all: variance is the sum of their squares
+    deviation = terms.square().sum(1).sqrt()
+    torch.testing.assert_close(many.var(0)[:, 0], deviation**2, rtol=0.1, atol=0)
+    assert ((many.mean(0) - plain)[:, 0].abs() < 4 * deviation / 4000**0.5).all()
+    assert torch.equal(net(x), plain) and int(net[0].num_batches_tracked) == 0
+    with pytest.raises(UsageError, match="ResNet drops nothing"), sampling(create("resnet20")):
+        pass
 
 
 # ---- the plain twin of a residual network

@@ -23,6 +23,7 @@ from gridsight.nn.features import logits_and_features
 from gridsight.nn.masked import mask_of
 from gridsight.nn.whole import WholeItems
 from gridsight.tasks import Predicted
+from gridsight.training.memory import in_parts
 
 BATCH = 64
 
@@ -51,7 +52,7 @@ class Predictor:
         """What the network says of conformed items (C, *spatial), float32 (N, num_outputs)."""
         if self.whole is not None:
             return np.concatenate([self.whole.logits(item).float().cpu().numpy() for item in items])
-        return self.net(*self._seen(items)).float().cpu().numpy()
+        return np.concatenate(in_parts(lambda part: self.net(*self._seen(part)).float().cpu().numpy(), items))
 
     def predicted(self, items: Sequence[np.ndarray]) -> Predicted:
         """The task's calibrated predictions of conformed items, as arrays."""
@@ -63,8 +64,13 @@ class Predictor:
         known = self.model.novelty
         if known is None or self.whole is not None:
             return self.outputs(items), None
-        logits, features = logits_and_features(self.net, *self._seen(items))
-        return logits.float().cpu().numpy(), novelty(known, [stage.cpu().numpy() for stage in features])
+
+        def ask(part: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+            logits, features = logits_and_features(self.net, *self._seen(part))
+            return logits.float().cpu().numpy(), novelty(known, [stage.cpu().numpy() for stage in features])
+
+        outputs, strange = zip(*in_parts(ask, items), strict=True)
+        return np.concatenate(outputs), np.concatenate(strange)
 
     def _seen(self, items: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor | None]:
         """What the network gets: the items after the front end, and a mask where they are of unequal size."""

@@ -194,7 +194,10 @@ def _label(
     if by_name is not None:
         return by_name
     if not free:
-        raise UsageError("no column is left for the label; a manifest has path,label")
+        raise UsageError(
+            f"no column is left for the label ({', '.join(names)} are something else): call it label, or name it with "
+            "--target NAME"
+        )
     for share in (0.9999, 0.5):  # what differs in every row, or in most, is a name
         if len(free) > 1:
             few = [i for i in free if keys[i] not in IDS[:-1] and len(set(columns[i])) <= share * len(columns[i])]

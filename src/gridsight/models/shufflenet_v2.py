@@ -30,7 +30,7 @@ TAGS: dict[str, Any] = {
 
 
 class Block(nn.Module):
-    """(N, C, *spatial) to the same; a group's first block: (N, c_in, *spatial) to (N, c_out, *spatial / stride)."""
+    """(N, C, *spatial) to the same; a row's first block: (N, c_in, *spatial) to (N, c_out, *spatial / stride)."""
 
     def __init__(self, nd: Nd, c_in: int, c_out: int, kernel: OneOrEach, stride: OneOrEach, first: bool) -> None:
         super().__init__()
@@ -76,9 +76,9 @@ class Block(nn.Module):
 class ShuffleNetV2(Net):
     """(N, in_channels, *spatial) -> logits (N, num_classes).
 
-    Stages: the stem (before its pool), then one a group of blocks, at strides 2, 8, 16, 32. `widths` are the channels
-    of the stem, of each group (even), and of the last convolution; `depths` are the blocks of each group (table 5) and
-    `strides` those of its first block: one int for all, or one entry a group, an int or one int an axis.
+    Stages: the stem (before its pool), then one a row of blocks, at strides 2, 8, 16, 32. `widths` are the channels
+    of the stem, of each row (even), and of the last convolution; `depths` are the blocks of each row (table 5) and
+    `strides` those of its first block: one int for all, or one entry a row, an int or one int an axis.
     """
 
     small: ClassVar[dict[str, object]] = {"widths": (8, 12, 16, 24), "depths": (2, 2)}
@@ -97,25 +97,25 @@ class ShuffleNetV2(Net):
     ) -> None:
         super().__init__()
         nd = Nd(ndim)
-        stem, *groups, last = widths
+        stem, *rows, last = widths
         self.conv1, self.maxpool = conv_norm_act(nd, in_channels, stem, kernel, stem_stride), nd.MaxPool(3, 2, 1)
-        c, strides = stem, per_stage(strides, len(groups), "strides")
-        self.groups = [f"stage{i + 2}" for i in range(len(groups))]
-        for i, (width, depth) in enumerate(zip(groups, depths, strict=True)):
-            group = nn.Sequential()
+        c, strides = stem, per_stage(strides, len(rows), "strides")
+        self.rows = [f"stage{i + 2}" for i in range(len(rows))]
+        for i, (width, depth) in enumerate(zip(rows, depths, strict=True)):
+            row = nn.Sequential()
             for j in range(depth):
-                group.append(Block(nd, c, width, kernel, 1 if j else strides[i], first=j == 0))
+                row.append(Block(nd, c, width, kernel, 1 if j else strides[i], first=j == 0))
                 c = width
-            self.add_module(self.groups[i], group)
+            self.add_module(self.rows[i], row)
         self.conv5, self.fc = conv_norm_act(nd, c, last, 1), nn.Linear(last, num_classes)
 
     def forward_stages(self, x: Tensor, mask: Tensor | None = None) -> Iterator[Tensor]:
         self.refuse_mask(mask)
         yield (x := self.conv1(x))
         x = self.maxpool(x)
-        for name in self.groups[:-1]:
+        for name in self.rows[:-1]:
             yield (x := self.get_submodule(name)(x))
-        yield self.conv5(self.get_submodule(self.groups[-1])(x))
+        yield self.conv5(self.get_submodule(self.rows[-1])(x))
 
     def forward_head(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         return self.fc(masked.mean(x, mask))

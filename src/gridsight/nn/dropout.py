@@ -15,6 +15,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from gridsight.core import seed as hashing
+from gridsight.core.errors import UsageError
 
 _RANGE = 1 << 16
 
@@ -51,6 +52,27 @@ def path_rates(most: float, depths: Sequence[int]) -> list[list[float]]:
     """
     rates = iter(np.linspace(0, most, sum(depths)).round(12).tolist())
     return [[next(rates) for _ in range(depth)] for depth in depths]
+
+
+@contextmanager
+def sampling(net: nn.Module) -> Iterator[None]:
+    """Within it, a network that answers (`net.eval()`) drops as in training, while its norms stay as they are.
+
+    Each pass is then one draw of the network's weights (Monte-Carlo dropout: Gal and Ghahramani, arXiv:1506.02142): the
+    mean of the probabilities of many passes is the answer, their spread how far the network is from knowing. A network
+    without dropout is a `UsageError`, as all its passes are the same.
+    """
+    layers = [module for module in net.modules() if isinstance(module, nn.Dropout) and module.p > 0]
+    if not layers:
+        raise UsageError(f"{type(net).__name__} drops nothing, so all passes are the same; build it with dropout=0.1")
+    before = [layer.training for layer in layers]
+    for layer in layers:
+        layer.train()
+    try:
+        yield
+    finally:
+        for layer, training in zip(layers, before, strict=True):
+            layer.train(training)
 
 
 @contextmanager

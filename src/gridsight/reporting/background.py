@@ -10,12 +10,12 @@ from gridsight.reporting.markup import (
     duration,
     esc,
     facts,
+    how_often,
     memory,
     paragraph,
     plain,
     some,
     table,
-    times,
 )
 
 
@@ -194,8 +194,8 @@ def limits(of: Contents, of_task: Sequence[str]) -> str:
         )
     if reads > 1:
         said.append(
-            f"The held-back items were read {times(reads)}. Whatever was chosen after the first reading, knowing its "
-            "result, flatters the later ones."
+            f"The held-back items were read {how_often(reads)}. Whatever was chosen after the first reading, knowing "
+            "its result, flatters the later ones."
         )
     if any("test" in str(twins.get("splits")) for twins in of.result.get("duplicates") or ()):
         said.append("Near-duplicates of training items are among the held-back ones; these are easier than new items.")

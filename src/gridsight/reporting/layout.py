@@ -11,11 +11,17 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 GAP = 16.0
+"""Units between two boxes of a row; half where one of the two is a link that passes."""
 LANE = 7.0
+"""Units that a link which passes a row takes to each side."""
 ROW = 20.0
+"""Units between two rows,"""
 LABELLED = 30.0
-FREE = 16.0
+"""where a link between them has words on it,"""
 LAST = 12.0
+"""and before a last row of nothing but ends of links."""
+FREE = 16.0
+"""Units more where many links meet, so that they can spread."""
 
 
 @dataclass

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gridsight.reporting.contents import Contents
-from gridsight.reporting.markup import esc, paragraph, percent, table, times
+from gridsight.reporting.markup import esc, how_often, paragraph, percent, table
 
 Entry = Mapping[str, Any]
 """{"value", "low", "high"}, any of which may be None."""
@@ -63,7 +63,7 @@ def readings(of: Contents) -> str:
     if reads is None:
         return ""
     warning = " A choice made after an earlier reading makes this figure too good." if reads > 1 else ""
-    return paragraph(f"The test items were read {times(reads)}.{warning}")
+    return paragraph(f"The test items were read {how_often(reads)}.{warning}")
 
 
 def metrics_table(of: Contents, quantities: Mapping[str, Quantity], words: str) -> str:

@@ -4,11 +4,15 @@ A step computed in parts has the gradient of the whole batch (`training/methods/
 effective batch and the course of the loss; only batch norms then see the statistics of a part.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 SHARE = 0.8
 """Of the memory that is free, what a run may plan to take."""
@@ -22,6 +26,17 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in _WORDS)
+
+
+def in_parts(ask: Callable[[Sequence[T]], R], items: Sequence[T]) -> list[R]:
+    """What `ask` says of all items, part by part in order: one part, cut in halves for as long as memory runs out."""
+    try:
+        return [ask(items)]
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error) or len(items) == 1:
+            raise
+    half = len(items) // 2  # outside of the handler, which would keep what the failed pass holds
+    return [*in_parts(ask, items[:half]), *in_parts(ask, items[half:])]
 
 
 def parts_that_fit(bytes_an_item: int, batch: int, free: int | None, least: int = 1) -> int:

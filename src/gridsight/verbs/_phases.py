@@ -22,17 +22,21 @@ from gridsight.data.loader import Batch
 from gridsight.data.split import folds
 from gridsight.nn.features import logits_and_features
 from gridsight.nn.frontend import FrontEnd
+from gridsight.nn.lsuv import lsuv
 from gridsight.nn.whole import WholeItems
 from gridsight.tasks import TASKS, Task, class_weights, make_task
 from gridsight.training.answers import each_batch, predict_logits
 from gridsight.training.loop import Events, Trainer
 from gridsight.training.snapshot import load_tensors, save_tensors
 from gridsight.training.tuning import Tuned
-from gridsight.verbs._plan import Plan, front_end
+from gridsight.verbs._front_end import front_end
+from gridsight.verbs._plan import Plan
 from gridsight.verbs.train import TrainSettings
 
 EVALUATION = 256
 """Items a batch where nothing is trained."""
+LSUV = 64
+"""Items, evenly spread over the training data, by which first weights are scaled."""
 IN_MEMORY = 1 << 30
 """Decoded data above this many bytes are read ahead by threads; below, reading them costs nothing."""
 
@@ -138,6 +142,11 @@ class Phases:
             workers = 0 if data.x.nbytes < IN_MEMORY else 2
         own = hashing.key(settings.seed, seed) if seed else settings.seed
         net = plan.initial(own)
+        if settings.lsuv:
+            some = train[np.linspace(0, len(train) - 1, min(LSUV, len(train))).astype(np.int64)]
+            batch = next(plan.loader(data, some, LSUV, 0).in_order())
+            mask = None if batch.sizes is None else batch.mask
+            lsuv(net, FrontEnd(plan.front, data.spec.ndim)(batch.x), mask, seed=own)
         tuned = Tuned(net, recipe.tuning, plan.in_channels, plan.spatial) if recipe.tuning else None
         return Trainer(
             net,

@@ -47,6 +47,7 @@ class TrainSettings:
     offline: bool = option(False, "download nothing: published weights must be in the cache")
     frozen: int | None = option(None, "with such weights: epochs in which only the new head learns (default a fifth)")
     spread: float | None = option(None, "with such weights: rate of the first stage over the head's (default 0.01)")
+    lsuv: bool = option(False, "scale the first weights so that each layer's outputs deviate by 1 on training items")
     minutes: float | None = option(None, "make the best model that this time allows; it chooses width and epochs")
     epochs: int | None = option(None, "passes over the training data")
     batch: int | None = option(None, "items a step")
@@ -167,6 +168,8 @@ def _check(settings: TrainSettings) -> None:
         raise UsageError("--natural-prior takes back what --class-weights or --balanced-sampling did; give one of them")
     if settings.pretrained and settings.weights is not None:
         raise UsageError("--pretrained takes published weights and --weights a file: give one of the two")
+    if settings.lsuv and (settings.pretrained or settings.weights is not None):
+        raise UsageError("--lsuv draws the first weights anew; leave it out with --pretrained or --weights")
     for name in ("frozen", "spread", "offline"):
         if getattr(settings, name) not in (None, False) and not settings.pretrained and settings.weights is None:
             raise UsageError(f"--{name} is for a start from trained weights; give --pretrained or --weights FILE too")

@@ -80,7 +80,8 @@ class NiftiReader(Reader):
         if volume.scaling is not None:
             scaled = np.empty(array.shape, np.float32)
             for k in range(array.shape[-1]):  # a slice at a time: float64 of the whole would be eight times the file
-                scaled[..., k] = array[..., k] * volume.scaling[0] + volume.scaling[1]
+                with np.errstate(over="ignore"):  # what float32 cannot hold is told below
+                    scaled[..., k] = array[..., k] * volume.scaling[0] + volume.scaling[1]
             array = scaled
         array = rows.convert(array, volume.kept)
         if array.dtype.kind == "f" and (bad := array.size - np.count_nonzero(np.isfinite(array))):

@@ -1,0 +1,56 @@
+"""What networks start from: deviations layer by layer of He's, Xavier's and data-driven start values."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import gridsight
+from gridsight.core.errors import UsageError
+from gridsight.models import MODELS, create
+from gridsight.nn.lsuv import lsuv
+
+
+@pytest.mark.parametrize("name", ("vgg11", "resnet18", "tcn", "vit_b_16"))
+def test_lsuv_gives_every_layer_outputs_of_deviation_one(name: str) -> None:
+    ndim = 1 if name == "tcn" else 2
+    torch.manual_seed(0)
+    given = {"spatial": (16, 16), "patch": 4} if name.startswith("vit") else {}
+    net = create(name, ndim=ndim, in_channels=2, num_classes=3, **MODELS.get(name).item.small | given).eval()
+    x, before = 40 * torch.randn(16, 2, *(16,) * ndim) + 7, dict(net.named_buffers())
+    before = {key: value.clone() for key, value in before.items()}
+    found = lsuv(net, x)
+    assert not net.training and all(torch.equal(value, before[key]) for key, value in net.named_buffers())
+    assert len(found) > 4 and max(abs(value - 1) for value in found.values()) > 0.1, "it had something to do"
+    deviations: dict[str, list[float]] = {}
+
+    def look(name: str, layer: nn.Module, y: Tensor) -> None:
+        bias = 0 if layer.bias is None else layer.bias.view(-1, *[1] * (0 if isinstance(layer, nn.Linear) else ndim))
+        deviations.setdefault(name, []).append(float((y - bias).detach().std()))
+
+    for key in found:
+        net.get_submodule(key).register_forward_hook(lambda m, _, y, key=key: look(key, m, y))
+    for module in net.modules():
+        module.training = not isinstance(module, nn.Dropout)
+    net(x)
+    assert deviations.keys() == found.keys()
+    assert [values[0] for values in deviations.values()] == pytest.approx([1] * len(found), abs=1e-3)
+    again = create(name, ndim=ndim, in_channels=2, num_classes=3, **MODELS.get(name).item.small | given).eval()
+    again.load_state_dict(net.state_dict())
+    lsuv(net, x)  # the seed alone decides the directions
+    for (key, value), other in zip(again.state_dict().items(), net.state_dict().values(), strict=True):
+        torch.testing.assert_close(other, value, rtol=1e-3, atol=1e-4, msg=key)
+
+
+def test_a_run_from_values_by_the_data(tmp_path: Path) -> None:
+    def train(name: str, **more: Any) -> Any:
+        return gridsight.train("digits", out=str(tmp_path / name), model="simple_cnn", epochs=3, report=False, **more)
+
+    plain, scaled, again = train("plain"), train("scaled", lsuv=True), train("again", lsuv=True)
+    assert scaled.metrics["accuracy"]["value"] > 0.5
+    weights = [(run.path / "model.safetensors").read_bytes() for run in (plain, scaled, again)]
+    assert weights[0] != weights[1] == weights[2]
+    with pytest.raises(UsageError, match="--lsuv draws the first weights anew"):
+        train("no", lsuv=True, pretrained=True)
