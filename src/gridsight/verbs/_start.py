@@ -119,13 +119,13 @@ def _from_publisher(model: str, offline: bool, console: Console) -> Start:
         raise UsageError(f"no weights of {model} are published that we know of; {nearest(model, known)}")
     path = fetch(Remote(found.url, found.size, found.sha256), cache_folder() / "weights", console, offline)
     return Start(
-        str(path),
-        sha256(path),
-        _words(found),
-        found.name,
-        published_input(found.name)[0],
-        len(found.mean),
-        found.classes,
+        path=str(path),
+        sha256=sha256(path),
+        origin=_words(found),
+        model=found.name,
+        ndim=published_input(found.name)[0],
+        in_channels=len(found.mean),
+        num_classes=found.classes,
         mean=found.mean,
         std=found.std,
         side=min(found.spatial),
@@ -153,13 +153,13 @@ def _from_file(path: Path, model: str) -> Start:
     if known is not None and len(known.mean) != channels:
         known = None
     return Start(
-        str(path.resolve()),
-        sha256(path),
-        str(path),
-        model,
-        ndim,
-        channels,
-        classes,
+        path=str(path.resolve()),
+        sha256=sha256(path),
+        origin=str(path),
+        model=model,
+        ndim=ndim,
+        in_channels=channels,
+        num_classes=classes,
         mean=known.mean if known else (),
         std=known.std if known else (),
         side=min(known.spatial) if known else None,
@@ -176,17 +176,17 @@ def _from_model_file(path: Path, metadata: Mapping[str, Any], model: str) -> Sta
     classes = found.make_task().num_outputs
     whole = found.front.mel is None
     return Start(
-        str(path.resolve()),
-        sha256(path),
-        str(path),
-        found.architecture,
-        found.ndim,
-        found.in_channels,
-        classes,
-        dict(found.arguments),
-        found.front.mean if whole else (),
-        found.front.std if whole else (),
-        side,
+        path=str(path.resolve()),
+        sha256=sha256(path),
+        origin=str(path),
+        model=found.architecture,
+        ndim=found.ndim,
+        in_channels=found.in_channels,
+        num_classes=classes,
+        arguments=dict(found.arguments),
+        mean=found.front.mean if whole else (),
+        std=found.front.std if whole else (),
+        side=side,
     )
 
 
