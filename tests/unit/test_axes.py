@@ -1,10 +1,15 @@
 """The guess of axes against a table, overrides, and arrays brought to (C, *spatial) against plain indexing."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from gridsight.artifact.inputs import read_inputs
 from gridsight.core.errors import UsageError
 from gridsight.data.axes import channels_first, check_axes, guess_axes, match_axes, stack_axes
+from gridsight.data.sample import Sample
+from gridsight.data.spec import DataSpec
 
 
 @pytest.mark.parametrize(
@@ -83,6 +88,25 @@ def test_match() -> None:
     assert match_axes((28, 28, 28), "uint8", 3, 1) == "DHW"
     assert match_axes((28, 28), "uint8", 2, 3) is None
     assert match_axes((), "uint8", 1, 1) is None
+
+
+def test_axes_that_training_was_told_are_those_of_one_item_too(tmp_path: Path) -> None:
+    assert match_axes((5, 28, 28, 3), "uint8", 2, 3, "NHWC") == "NHWC"
+    assert match_axes((28, 28, 3), "uint8", 2, 3, "nhwc") == "hwc"
+    assert match_axes((28, 28), "uint8", 2, 1, "HW") == "HW"
+    for axes, shape, item in (("NHWC", (9, 7, 5, 3), (3, 7, 5)), ("NCL", (9, 2, 50), (2, 50))):
+        x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+        spec = DataSpec("x", "image", len(item) - 1, item[0], item[1:], "float32", ("a", "b"), axes=axes)
+        np.save(tmp_path / "many.npy", x)
+        np.save(tmp_path / "one.npy", x[4])
+        np.savez(tmp_path / "one.npz", x=x[4])
+        wanted = channels_first(x[4], axes[1:])
+        assert wanted.shape == item
+        for given, at in ((x, 4), (x[4], 0), ("many.npy", 4), ("one.npy", 0), ("one.npz", 0)):
+            found = list(read_inputs(tmp_path / given if isinstance(given, str) else given, spec))
+            assert len(found) == (9 if at else 1)
+            assert isinstance(found[at], Sample), found[at]
+            np.testing.assert_array_equal(found[at].array, wanted)
 
 
 def test_channels_first() -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from gridsight.training.budget import FEWEST, LADDER, MOST, PASSES, SPARE, fit_t
 from gridsight.training.loop import Events, Trainer
 from gridsight.training.recipe import Recipe, Tuning, recipe, shortened, tuned
 from gridsight.training.schedule import bent
+from gridsight.verbs._machine import SMALL_STEP, use_threads
 
 BASE = Recipe(2, {"widths": (16, 32)}, epochs=10, batch=8, lr=0.1, weight_decay=0.0)
 
@@ -63,6 +65,26 @@ def test_a_network_without_widths_gets_passes_alone() -> None:
     assert fit_time(fixed, 2.5, lambda of: 1.0).recipe.epochs == 2
 
 
+def test_trained_weights_keep_their_width_and_the_head_its_share_of_the_passes() -> None:
+    tuning = Tuning(frozen=4, spread=0.01)
+    tuned = replace(BASE, tuning=tuning)
+    for seconds in (3.0, 7.5, 1e6):
+        found = fit_time(tuned, seconds, machine(1.0)).recipe
+        assert found.arguments == BASE.arguments
+        assert found.tuning == replace(tuning, frozen=4 * found.epochs // BASE.epochs)
+
+
+def test_threads_are_one_for_small_steps_and_all_again_for_large_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        assert [use_threads(macs, 2) for macs in (1000, SMALL_STEP, 1000)] == [1, 2, 1]
+        assert use_threads(SMALL_STEP, 2, before=1) == 1 and use_threads(1000, 2, before=2) == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("shape", [(1, 1, (60,)), (2, 3, (32, 32)), (3, 1, (20, 20, 20)), (1, 1, (8000,))])
 def test_a_recipe_comes_back_from_json(shape: tuple) -> None:
     from dataclasses import asdict
@@ -87,8 +109,6 @@ def test_a_slow_machine_ends_in_time_and_says_so(monkeypatch: pytest.MonkeyPatch
     path = tmp_path / "resume.safetensors"
 
     def make() -> Trainer:
-        from dataclasses import replace
-
         return trainer(path, replace(RECIPE, epochs=12), seconds=60.0, events=Events(rows.append), save_every=1e9)
 
     run = make()
@@ -107,8 +127,6 @@ def test_a_slow_machine_ends_in_time_and_says_so(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_run_cut_while_its_rate_still_rises_takes_its_whole_course_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    from dataclasses import replace
-
     from test_training import RECIPE, trainer
 
     clock = iter(range(10**6))

@@ -1,7 +1,9 @@
 """Settings, registry, run folder, console and the command line's first second."""
 
 import ast
+import io
 import json
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -17,7 +19,7 @@ from gridsight.core.console import Console, dumps
 from gridsight.core.errors import UsageError, nearest
 from gridsight.core.registry import Registry
 from gridsight.core.run import RunFolder, atomic_write
-from gridsight.core.settings import argument, from_toml, make, option, parse, to_toml
+from gridsight.core.settings import argument, from_toml, make, option, parse, to_toml, toml_values
 from gridsight.data.augment import AUGMENTS
 from gridsight.data.readers import READERS
 from gridsight.data.sets import SETS
@@ -190,6 +192,27 @@ def test_json_has_no_nan_and_sorted_keys() -> None:
     text = dumps({"b": float("nan"), "a": [np.float32(0.5), float("inf")], "ü": np.arange(2)})
     assert text == '{"a": [0.5, null], "b": null, "ü": [0, 1]}'
     assert json.loads(text)["b"] is None
+
+
+def test_names_that_are_not_utf8_are_json_toml_and_prose(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = os.fsdecode(b"caf\xe9 \\udce9 \x7f s\xc3\xbc\xc3\x9f")
+    text = dumps({"classes": [name], name: "ü"})
+    assert text.encode().decode() == text and "ü" in text
+    assert json.loads(text) == {"classes": [name], name: "ü"}
+    settings = Example(name, (name, "é89", "0\u00e9"), name=os.fsdecode(bytes(range(0x80, 0x100))))
+    atomic_write(tmp_path / "settings.toml", to_toml(settings))
+    stored = (tmp_path / "settings.toml").read_text(encoding="utf-8")
+    assert from_toml(Example, stored, "file") == settings
+    assert toml_values(stored, "file")["data"] == name
+    with monkeypatch.context() as patch:
+        patch.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO(), "utf-8", "strict", write_through=True))
+        Console().say(name)
+        written = sys.stdout.buffer.getvalue()  # type: ignore[attr-defined]
+    assert written.decode() == "caf\\udce9 \\udce9 \x7f süß\n"
+    with pytest.raises(UsageError, match=r"r\\udce9' is not UTF-8, as the paths of model files must be"):
+        RunFolder.create(str(tmp_path / "r\udce9"), "x")
 
 
 def test_prose_leaves_standard_output_to_json(capsys: pytest.CaptureFixture[str]) -> None:

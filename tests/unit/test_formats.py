@@ -82,6 +82,17 @@ def test_probe_of_turned_and_deep_pictures(tmp_path: Path) -> None:
     }
 
 
+def test_probe_of_a_picture_whose_size_comes_after_a_large_profile(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    large = tmp_path / "large.jpg"
+    Image.new("RGB", (30, 20)).save(large, exif=exif, icc_profile=bytes(300_000))
+    assert READERS.create("image").probe(File(large)) == Header(3, (30, 20), "uint8")
+    large.write_bytes(large.read_bytes()[:290_000])
+    with pytest.raises(ReadError, match="jpeg"):
+        READERS.create("image").probe(File(large))
+
+
 # ---- sounds
 
 

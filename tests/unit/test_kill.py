@@ -1,5 +1,10 @@
-"""A run that is killed with SIGKILL anywhere and resumed ends with the same bytes as one that was left alone."""
+"""A run that is killed with SIGKILL anywhere and resumed ends with the same bytes as one that was left alone.
 
+What a killed process leaves in the cache goes with the next room that is made there; a run that ended before it began
+is started again, not resumed.
+"""
+
+import fcntl
 import hashlib
 import os
 import random
@@ -8,7 +13,14 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+import gridsight
+from gridsight.core.console import Console
+from gridsight.core.errors import TrainingError
+from gridsight.data.cache import cached
+from gridsight.data.source import find
 
 SETTINGS = ("--epochs", "3", "--save-every", "0.1", "--no-report")
 
@@ -84,3 +96,33 @@ def test_twenty_kills(tmp_path: Path, workers: str) -> None:
         if total >= 20:
             return
     raise AssertionError(f"only {total} kills hit a living process")
+
+
+def test_what_killed_decoding_left_is_removed_and_what_is_being_decoded_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GRIDSIGHT_CACHE", str(tmp_path / "cache"))
+    items = tmp_path / "cache" / "items"
+    for name in (".dead.x1", ".dead.gone", ".busy.x2", ".never.x3"):
+        (items / name).mkdir(parents=True)
+        (items / name / "x.bin").write_bytes(bytes(100))
+    (items / "dead.lock").touch()
+    np.savez(tmp_path / "few.npz", x=np.zeros((4, 1, 8, 8), np.uint8), y=[0, 0, 1, 1])
+    with (items / "busy.lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        cached(find(str(tmp_path / "few.npz")), Console(quiet=True))
+    assert sorted(path.name for path in items.glob(".*")) == [".busy.x2"]
+    assert len(list(items.glob("*/x.bin"))) == 2
+
+
+def test_a_run_that_ended_before_it_began_is_to_be_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise OSError(5, "Input/output error", "photos/1.png")
+
+    monkeypatch.setattr("gridsight.verbs._run.decoded", broken)
+    with pytest.raises(TrainingError) as error:
+        gridsight.train("digits", out=str(tmp_path / "run"))
+    assert str(error.value) == "Input/output error (photos/1.png); once that is mended, start again"
+    assert not (tmp_path / "run").exists()

@@ -1,4 +1,6 @@
-"""`resize` against PyTorch in 2-D, Pillow, and the filter written out in NumPy in 1-D and 3-D."""
+"""`resize` against PyTorch in 2-D, Pillow, and the filter written out in NumPy in 1-D and 3-D; rates of sounds."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,7 +8,10 @@ import torch
 from PIL import Image
 from torch.nn.functional import interpolate
 
-from gridsight.core.errors import UsageError
+from gridsight.core.errors import ReadError, UsageError
+from gridsight.data.conform import conform
+from gridsight.data.sample import Sample
+from gridsight.data.spec import DataSpec
 from gridsight.nn.resample import resize
 
 
@@ -76,3 +81,15 @@ def test_gradients_flow() -> None:
 def test_wrong_sizes_are_refused(spatial: tuple[int, ...]) -> None:
     with pytest.raises(UsageError, match="one size an axis"):
         resize(noise(1, 1, 5, 5), spatial)
+
+
+@pytest.mark.parametrize(("rate", "words"), [(20e6, "20,000,000 Hz"), (1.0, "1 Hz")])
+def test_a_sampling_rate_that_makes_no_sense_is_an_error_of_its_file(rate: float, words: str) -> None:
+    spec = DataSpec("x", "sound", 1, 1, (800,), "float32", ("a", "b"), fit="pad", rate=8000.0)
+    sound = np.ones((1, 1000), np.float32)
+    with pytest.raises(ReadError, match=f"^wrong.wav: its sampling rate of {words} makes no sense where .* 8,000 Hz"):
+        conform(Sample(sound, "wrong.wav", rate=rate), spec)
+    # one that is only unusual is followed: 200 of 1,000 samples at five times the rate, 64,000 at an eightieth
+    for unusual, samples in ((40_000.0, 200), (125.0, 64_000)):
+        whole = conform(Sample(sound, "x", rate=unusual), replace(spec, spatial=(samples,)))
+        assert whole.shape == (1, samples) and whole[0, samples // 10 : -samples // 10] == pytest.approx(1, abs=0.05)

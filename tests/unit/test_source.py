@@ -455,6 +455,7 @@ def test_words_in_names():
     assert split_in("contest.npz") == (None, "contest.npz") and split_in("trainer.npy")[0] is None
     assert holds_labels("train-labels-idx1-ubyte.gz") and holds_labels("y_test.npy") and not holds_labels("yes.npy")
     assert natural_order(["10", "9", "a2", "a10", "B"]) == ["9", "10", "a2", "a10", "B"]
+    assert natural_order(["m²", "²", "m10", "m9", "①"]) == ["m9", "m10", "m²", "²", "①"]  # digits that are no decimals
     assert propose(["cat.0.jpg", "cat.1.jpg", "dog.0.jpg", "dog.1.jpg"]) == "{label}.{index}.jpg"
     assert propose(["a.png", "b.png"]) is None
 

@@ -1,5 +1,6 @@
 """What networks start from: deviations layer by layer of He's, Xavier's and data-driven start values."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,32 @@ from torch import Tensor, nn
 
 import gridsight
 from gridsight.core.errors import UsageError
+from gridsight.data.loader import Batch
 from gridsight.models import MODELS, create
 from gridsight.nn.lsuv import lsuv
+from gridsight.nn.nd import glorot_init, he_init
+from gridsight.verbs._phases import _unpadded
+
+
+def deviations(start: Any) -> Tensor:
+    """(50,): the deviation after each of 50 layers of 3 taps and ReLU; a circle, so that no border loses any."""
+    torch.manual_seed(0)
+    layers = [nn.Conv1d(384, 384, 3, padding=1, padding_mode="circular", bias=False) for _ in range(50)]
+    x, found = torch.randn(8, 384, 12), []
+    with torch.no_grad():
+        for layer in layers:
+            start(layer)
+            x = layer(x)
+            found.append(x.std())
+            x = x.relu()
+    return torch.stack(found)
+
+
+def test_he_keeps_the_signal_through_fifty_layers_and_xavier_loses_it() -> None:
+    he, xavier = deviations(he_init), deviations(glorot_init)
+    assert he.min() > 0.5 and he.max() < 2
+    # half the variance a layer: 2^-25 of the deviation after 50
+    assert float((xavier[-1] / xavier[0]).log2()) == pytest.approx(-49 / 2, abs=1)
 
 
 @pytest.mark.parametrize("name", ("vgg11", "resnet18", "tcn", "vit_b_16"))
@@ -54,3 +79,12 @@ def test_a_run_from_values_by_the_data(tmp_path: Path) -> None:
     assert weights[0] != weights[1] == weights[2]
     with pytest.raises(UsageError, match="--lsuv draws the first weights anew"):
         train("no", lsuv=True, pretrained=True)
+
+
+def test_padding_takes_no_part_in_start_values() -> None:
+    x = torch.arange(3 * 6.0).view(3, 1, 6)
+    batch = Batch(x, torch.zeros(3, dtype=torch.int64), torch.arange(3), sizes=torch.tensor([[6], [4], [2]]))
+    assert torch.equal(_unpadded(batch), x[:2, :, :4])
+    apart = replace(batch, x=torch.ones(3, 1, 5, 5), sizes=torch.tensor([[5, 2], [2, 5], [3, 3]]))
+    assert _unpadded(apart).shape == (3, 1, 2, 2), "one item alone is of the median size on both axes"
+    assert _unpadded(replace(batch, sizes=None)) is x

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import sys
 import tarfile
 import zipfile
@@ -535,6 +536,75 @@ def test_a_row_without_a_group_is_a_group_of_its_own(tmp_path):
     path = write(tmp_path / "a.csv", [header, *rows])
     got = [sample.group for sample in samples(find(str(path), group="patient"))]
     assert got == ["p1", "p1", f"{path}[2]", f"{path}[3]", "p2", f"{path}[5]"]
+
+
+def test_a_column_called_group_keeps_rows_together_too(tmp_path):
+    header = ["group", *[f"f{i}" for i in range(10)], "label"]
+    rows = [[f"g{i // 2}" if i < 38 else "", *range(i, i + 10), "ab"[i % 2]] for i in range(40)]
+    path = write(tmp_path / "a.csv", [header, *rows])
+    source = find(str(path))
+    assert source.group == "group"
+    assert [one.group for one in samples(source)[:38]] == [f"g{i // 2}" for i in range(38)]
+    notes = cached(source, QUIET).spec.notes
+    assert "2 items without a group, each a group of its own" in notes
+
+
+def test_other_rows_are_measured_with_and_without_their_groups(tmp_path):
+    import gridsight
+
+    rng = np.random.default_rng(0)
+    header = [*[f"t{i}" for i in range(10)], "label", "site"]
+    # a quarter of the sites says the opposite, so that mistakes come together
+    rows = [
+        [*(rng.normal(size=10) + 2 * (i % 2)).round(3), "ab"[(i + (i // 4 % 4 == 0)) % 2], i // 4] for i in range(80)
+    ]
+    path = write(tmp_path / "a.csv", [header, *rows])
+    run = gridsight.train(str(path), group="site", out=str(tmp_path / "run"), epochs=9, report=False, device="cpu")
+    assert run.predictor().model.spec.spatial == (10,)  # a site is no step
+    plain, by_site = (
+        gridsight.evaluate(run=str(run.path), data=str(path), group=group, device="cpu").result
+        for group in (None, "site")
+    )
+    assert plain["n"] == by_site["n"] == 80 and plain["skipped"] == 0
+    value, grouped = plain["metrics"]["accuracy"], by_site["metrics"]["accuracy"]
+    assert value["value"] == grouped["value"]
+    assert grouped["high"] - grouped["low"] > 1.2 * (value["high"] - value["low"])
+
+
+def test_a_measure_of_what_was_trained_on_is_warned_of(tmp_path, capsys):
+    import gridsight
+    from gridsight.__main__ import main
+
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(60, 1, 20)).astype(np.float32), np.arange(60) % 2
+    for name, n in (("train", 40), ("test", 20)):
+        np.savez(tmp_path / f"two_{name}.npz", x=x[:n] + y[:n, None, None], y=y[:n])
+    options = {"epochs": 1, "report": False, "device": "cpu"}
+    warned = {}
+    for name, more in (("published", {}), ("folds", {"folds": 2})):
+        run = gridsight.train(str(tmp_path / "two"), out=str(tmp_path / name), **options, **more)
+        capsys.readouterr()
+        assert main(["eval", str(run.path), str(tmp_path / "two"), "--device", "cpu"]) == 0
+        said = capsys.readouterr()
+        assert "test of two" in said.out
+        warned[name] = "was trained on these data" in said.err
+    assert warned == {"published": False, "folds": True}
+    plan = (tmp_path / "folds" / "plan.json").read_text()
+    assert "2 folds, each tested once; the published split is not used" in plan
+
+
+def test_decay_belongs_to_the_optimiser_that_was_named(tmp_path):
+    import gridsight
+
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "x.npz", x=rng.normal(size=(40, 1, 20)).astype(np.float32), y=np.arange(40) % 2)
+    decay = {}
+    for name, more in (("sgd", {}), ("adamw", {}), ("own", {"weight_decay": 0.3})):
+        options = {"optimizer": "sgd" if name == "own" else name, "lr": 0.01, "epochs": 1, "report": False} | more
+        run = gridsight.train(str(tmp_path / "x.npz"), out=str(tmp_path / name), device="cpu", **options)
+        plan = json.loads((run.path / "plan.json").read_text())
+        decay[name] = (plan["recipe"]["weight_decay"], plan["recipe"]["lr"])
+    assert decay == {"sgd": (5e-4, 0.01), "adamw": (0.01, 0.01), "own": (0.3, 0.01)}
 
 
 def test_columns_that_are_no_data_are_left_out_when_predicting(tmp_path):

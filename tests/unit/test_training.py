@@ -407,6 +407,30 @@ def test_a_snapshot_keeps_the_best_weights_and_the_patience(monkeypatch: pytest.
     assert again.at.best_epoch == 2
 
 
+def test_a_stop_during_the_evaluation_that_ends_a_run_is_resumed_to_the_same_weights(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    recipe = replace(RECIPE, epochs=12)
+
+    def scored(run: Trainer, stopping: int | None = None) -> Trainer:
+        def evaluate(loader: Loader) -> dict[str, float]:
+            if run.at.epoch == stopping:
+                run._asked.append(2)  # Ctrl-C
+            return {"accuracy": 0.9 - 0.05 * run.at.epoch, "error": 0.01, "loss": 1.0}
+
+        monkeypatch.setattr(run, "evaluate", evaluate)
+        return run
+
+    whole = scored(trainer(recipe=recipe, patience=2))
+    state = whole.fit()
+    assert whole.at.epoch == 3
+    path = tmp_path / "resume.safetensors"
+    with pytest.raises(Stopped):
+        scored(trainer(path, recipe, patience=2), stopping=3).fit()
+    again = scored(trainer(path, recipe, patience=2))
+    assert same(again.fit(), state) and again.at.epoch == 3
+
+
 def test_a_full_disk_is_an_os_error_for_the_callers(tmp_path: Path) -> None:
     import resource
 

@@ -572,6 +572,21 @@ def test_prediction_takes_a_folder_of_slices_as_one_item(tmp_path: Path) -> None
     assert len(list(read_path(tmp_path / "set", flat))) == 8  # slices as pictures
 
 
+def test_a_volume_that_does_not_say_its_patient_is_a_group_of_its_own(tmp_path: Path) -> None:
+    for label in ("a", "b"):
+        for scan in range(4):
+            series(tmp_path / "set" / label / f"1.2.{scan}", PatientID="" if scan > 1 else f"{label} {scan}")
+    data = cached(find(str(tmp_path / "set"), group="patient"), Console(quiet=True))
+    assert len(set(data.groups)) == 8 and None not in data.groups
+    assert [group == path for group, path in zip(data.groups, data.paths, strict=True)] == [
+        False,
+        False,
+        True,
+        True,
+    ] * 2
+    assert "4 items without a patient, each a group of its own" in data.spec.notes
+
+
 def test_pictures_in_folders_of_patients_are_no_series(tmp_path: Path) -> None:
     for label in ("a", "b"):
         for patient in "12":

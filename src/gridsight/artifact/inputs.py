@@ -101,7 +101,7 @@ def _label_column(file: File, spec: DataSpec) -> str | None:
 
 def _read_array(array: np.ndarray, spec: DataSpec) -> Iterator[Sample | ReadError]:
     """One item or a stack of them, as the model's axes and channels say."""
-    axes = spec.axes or match_axes(array.shape, array.dtype, spec.ndim, spec.channels)
+    axes = match_axes(array.shape, array.dtype, spec.ndim, spec.channels, spec.axes)
     if axes is None:
         raise UsageError(
             f"an array of shape {array.shape} is neither one item nor a stack of items with {spec.ndim} axes and "

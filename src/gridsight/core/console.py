@@ -103,8 +103,13 @@ class Progress:
 
 
 def dumps(value: Any, indent: int | None = None) -> str:
-    """JSON with sorted keys, non-finite numbers as null, non-ASCII kept."""
-    return json.dumps(_finite(value), sort_keys=True, ensure_ascii=False, indent=indent, default=_plain)
+    """JSON with sorted keys, non-finite numbers as null, non-ASCII kept.
+
+    Names that are not UTF-8 on disk, of which Python makes lone surrogates, are escaped: the text can be written as
+    UTF-8 anywhere, and `json.loads` gives the same names back.
+    """
+    text = json.dumps(_finite(value), sort_keys=True, ensure_ascii=False, indent=indent, default=_plain)
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def counted(count: int, thing: str) -> str:
@@ -167,5 +172,6 @@ def _write(stream: TextIO, text: str) -> None:
         # the reader has gone: send what follows nowhere, so that neither this work nor the exit fails
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     except UnicodeEncodeError:
-        stream.write(text.encode("ascii", "backslashreplace").decode())
+        encoding = stream.encoding or "ascii"
+        stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
         stream.flush()

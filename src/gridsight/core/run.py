@@ -60,6 +60,8 @@ class RunFolder:
         """A new folder: `out`, or `runs/<stem>-<n>` with the first free n; an `out` that holds a run is refused."""
         if out is not None:
             path = Path(out)
+            if out.encode(errors="ignore").decode() != out:
+                raise UsageError(f"{out!r} is not UTF-8, as the paths of model files must be; give another --out")
             if path.exists() and (not path.is_dir() or any(path.iterdir())):
                 raise UsageError(f"{path} exists and is not empty; give another --out, or gridsight resume {path}")
             _make(path)
@@ -98,6 +100,11 @@ class RunFolder:
             except BlockingIOError:
                 raise UsageError(f"{self.path} is being trained by another process") from None
             yield
+
+    @property
+    def remedy(self) -> str:
+        """What to do about a run that ended early; one without a plan never began, and `train` discards it."""
+        return f"gridsight resume {self.path} goes on from its last snapshot" if self.plan.exists() else "start again"
 
     def discard(self) -> None:
         """Remove the folder of a run that never began."""

@@ -8,6 +8,7 @@ nearest. argparse rather than a library on top of it: errors are one line in our
 import argparse
 import dataclasses
 import json
+import re
 import sys
 import types
 import typing
@@ -49,20 +50,37 @@ def to_toml(settings: Any) -> str:
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
         if value is not None:
-            # a JSON string, number, boolean or list of these is the same text in TOML
-            lines.append(f"{field.name} = {json.dumps(value, ensure_ascii=False)}")
+            # a JSON string, number, boolean or list of these is the same text in TOML, but for what is replaced here:
+            # a path's bytes that are not UTF-8 are lone surrogates, which TOML cannot hold; no path holds a NUL
+            text = json.dumps(value, ensure_ascii=False).replace("\x7f", r"\u007f")
+            text = re.sub(r"[\udc80-\udcff]", lambda byte: rf"\u0000{ord(byte[0]) & 0xFF:02x}", text)
+            lines.append(f"{field.name} = {text}")
     return "\n".join(lines) + "\n"
 
 
 def from_toml(kind: type[S], text: str, origin: str) -> S:
     """Settings from TOML text; unknown keys and wrong types are a `UsageError`."""
+    return make(kind, toml_values(text, origin), origin)
+
+
+def toml_values(text: str, origin: str) -> dict[str, Any]:
+    """The values that `to_toml` wrote, of whatever settings they are."""
     import tomllib
 
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{origin} is not TOML: {error}") from None
-    return make(kind, {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}, origin)
+    return {key: _restored(value) for key, value in values.items()}
+
+
+def _restored(value: Any) -> Any:
+    """Lists as tuples, and bytes that are not UTF-8 as Python holds them."""
+    if isinstance(value, list):
+        return tuple(map(_restored, value))
+    if isinstance(value, str):
+        return re.sub("\0([89a-f][0-9a-f])", lambda byte: chr(0xDC00 + int(byte[1], 16)), value)
+    return value
 
 
 def parser(kind: type, verb: str) -> argparse.ArgumentParser:

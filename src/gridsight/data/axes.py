@@ -87,12 +87,17 @@ def stack_axes(axes: str | None, shape: tuple[int, ...], dtype: np.dtype | str) 
     return (True, text[1:]) if text.startswith("N") else (False, text)
 
 
-def match_axes(shape: tuple[int, ...], dtype: np.dtype | str, ndim: int, channels: int) -> str | None:
+def match_axes(
+    shape: tuple[int, ...], dtype: np.dtype | str, ndim: int, channels: int, told: str | None = None
+) -> str | None:
     """Axes, with N for a stack, of an array that must hold items of `ndim` axes and `channels` channels; None: cannot.
 
     For prediction: the model says what one item is, so a (28, 28) array is one picture and (10, 28, 28) ten of them.
-    A single item is preferred where both fit, as in (3, 32, 32) for three channels.
+    A single item is preferred where both fit, as in (3, 32, 32) for three channels. `told` are the axes that its
+    training data were told to have; they hold, without their N where the array is one item.
     """
+    if told:
+        return told[1:] if told[:1] in "nN" and len(told) == len(shape) + 1 else told
     spatial = {1: "L", 2: "HW", 3: "DHW"}[ndim]
     for lead in ("", "N"):
         item = shape[len(lead) :]

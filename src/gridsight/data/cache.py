@@ -19,13 +19,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import groupby, islice
 from math import prod
+from operator import eq
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gridsight.core import seed as hashing
-from gridsight.core.console import Console
+from gridsight.core.console import Console, counted
 from gridsight.core.errors import DataError, ReadError
 from gridsight.core.run import atomic_write
 from gridsight.data.conform import conform
@@ -37,7 +38,7 @@ from gridsight.data.spec import DataSpec
 from gridsight.data.survey import survey
 from gridsight.data.target import decide, encode, odd_texts, singles, strata
 
-VERSION = 3
+VERSION = 4
 LIMIT = 20 << 30
 CHUNK = 512
 
@@ -101,7 +102,7 @@ def cached(
         spec = replace(
             found.spec,
             name=source.name,
-            notes=(*source.notes, *_notes(found.spec)),
+            notes=(*source.notes, *_notes(found, source.group)),
             split=source.split,
             group=source.group,
             fields=tuple(source.fields),
@@ -114,10 +115,15 @@ def cached(
         raise DataError(f"the cache {cache_folder()} cannot be used ({error.strerror}); set GRIDSIGHT_CACHE") from None
 
 
-def _notes(spec: DataSpec) -> list[str]:
-    if spec.task != "classify" or spec.target != ONE_HOT:
-        return []
-    return ["every row of the labels has exactly one 1: read as one class an item (--task multilabel: as sets)"]
+def _notes(found: Cached, group: str | None) -> list[str]:
+    notes = []
+    if found.spec.task == "classify" and found.spec.target == ONE_HOT:
+        notes.append(
+            "every row of the labels has exactly one 1: read as one class an item (--task multilabel: as sets)"
+        )
+    if group is not None and (alone := sum(map(eq, found.groups, found.paths))):
+        notes.append(f"{counted(alone, 'item')} without a {group}, each a group of its own")
+    return notes
 
 
 def decode(source: Source, item: Item) -> Iterator[Sample | ReadError]:
@@ -132,6 +138,8 @@ def decode(source: Source, item: Item) -> Iterator[Sample | ReadError]:
                 yield sample
                 continue
             group = item.fields.get(source.group, sample.group) if source.group else sample.group
+            if source.group and group is None:
+                group = sample.path  # what does not say its group is one of its own
             own = sample.label
             if item.many and item.label is not None and sample.column is None:
                 own = None  # what was only guessed of a record's name yields to its file's class
@@ -353,7 +361,11 @@ def _open(folder: Path, source: Source, task: str, console: Console) -> Cached:
 
 
 def _make_room(folder: Path, needed: int) -> None:
-    """Drop the oldest caches until `needed` bytes fit under the bound."""
+    """Drop what killed processes left, then the oldest caches until `needed` bytes fit under the bound."""
+    for left in folder.glob(".*.*"):  # .KEY.xxxx, or .KEY.gone
+        lock = folder / f"{left.name.split('.')[1]}.lock"
+        with contextlib.suppress(BlockingIOError), _lock(lock, wait=False):  # who decodes into it holds the lock
+            shutil.rmtree(left, ignore_errors=True)
     caches = sorted(folder.glob("*/meta.json"), key=lambda path: path.stat().st_mtime)
     sizes = {meta.parent: sum(f.stat().st_size for f in meta.parent.iterdir()) for meta in caches}
     used = sum(sizes.values())
@@ -373,9 +385,10 @@ def _make_room(folder: Path, needed: int) -> None:
 
 
 @contextlib.contextmanager
-def _lock(path: Path) -> Iterator[None]:
+def _lock(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold a lock file; where another holds it, wait or raise `BlockingIOError`."""
     import fcntl
 
     with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield

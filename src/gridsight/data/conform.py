@@ -9,7 +9,7 @@ import numpy as np
 from gridsight.core.errors import ReadError
 from gridsight.data.ragged import middle, stack
 from gridsight.data.sample import Sample
-from gridsight.data.spacing import centred, resample
+from gridsight.data.spacing import MOST_CELLS, centred, resample
 from gridsight.data.spec import DataSpec
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as Pillow's "L"
@@ -29,7 +29,7 @@ def conform(sample: Sample, spec: DataSpec) -> np.ndarray:
     x = _channels(x, spec, path)
     x = _depth(x, spec, path)
     if spec.rate and sample.rate and sample.rate != spec.rate:
-        x = _resample(x, sample.rate, spec.rate)
+        x = _resample(x, sample.rate, spec, path)
     if spec.spacing is not None:
         x = resample(x, sample.spacing, spec.spacing, spec.spatial, path)
     if x.shape[1:] != spec.spatial and spec.fit != "patch":
@@ -69,12 +69,17 @@ def _depth(x: np.ndarray, spec: DataSpec, path: str) -> np.ndarray:
     raise ReadError(path, f"holds {have} values where the data are {want}")
 
 
-def _resample(x: np.ndarray, have: float, want: float) -> np.ndarray:
+def _resample(x: np.ndarray, have: float, spec: DataSpec, path: str) -> np.ndarray:
     from fractions import Fraction
 
     from scipy.signal import resample_poly
 
-    ratio = Fraction(want / have).limit_denominator(1000)
+    assert spec.rate is not None
+    ratio = Fraction(spec.rate / have).limit_denominator(1000)
+    if not ratio or x.shape[-1] * ratio > MOST_CELLS * max(spec.spatial[-1], x.shape[-1]):
+        raise ReadError(
+            path, f"its sampling rate of {have:,.10g} Hz makes no sense where the data have {spec.rate:,.10g} Hz"
+        )
     return resample_poly(x, ratio.numerator, ratio.denominator, axis=-1).astype(x.dtype)
 
 

@@ -56,7 +56,7 @@ def natural_order(names: Iterable[str]) -> list[str]:
 
     def key(name: str) -> tuple[list[tuple[int, int, str]], str]:
         pieces = re.split(r"([0-9]+)", name)
-        return [(0, int(p), "") if p.isdigit() else (1, 0, p.casefold()) for p in pieces if p], name
+        return [(0, int(p), "") if p.isdecimal() else (1, 0, p.casefold()) for p in pieces if p], name
 
     return sorted(names, key=key)
 

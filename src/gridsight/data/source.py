@@ -106,11 +106,15 @@ def find(
     frames: bool = False,
     usual: str = "",
     clips: bool = False,
+    grouped: str | None = None,
+    resplit: bool = True,
 ) -> Source:
     """The source that `data` names. `pattern` says what file names hold, `group` which column must not be split.
 
     `target` is the column of a table that holds the labels (`usual` is taken without it where there is such a column);
-    with `frames` each folder of pictures is one clip, with `clips` where there are no other clips.
+    `grouped` is that of the groups where `group` is None and a table has it; without `resplit` a group leaves the split
+    of a named set as published; with `frames` each folder of pictures is one clip, with `clips` where there are no
+    other clips.
     Raises `UsageError` when there is no such data, or when it cannot be understood: what was found, and what to give.
     """
     given = {"pattern": pattern, "axes": axes, "target": target, "frames": frames or None}
@@ -124,10 +128,10 @@ def find(
         from gridsight.data.layout import understand
         from gridsight.data.tabular import Choice
 
-        source = replace(understand(path, pattern, Choice(target, group, frames, usual, clips)), axes=axes)
+        source = replace(understand(path, pattern, Choice(target, group, frames, usual, clips, grouped)), axes=axes)
         if group is None and GROUP in source.fields and not source.split:
             return replace(source, group=GROUP, notes=(*source.notes, f"the column {GROUP} keeps its items together"))
-    elif group is not None and source.split:
+    elif group is not None and source.split and resplit:
         # the publisher's rule would put one group on both sides
         note = f"split by {group} instead of the publisher's rule ({source.split})"
         items = tuple(replace(item, split=None) for item in source.items)

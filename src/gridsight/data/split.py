@@ -19,6 +19,7 @@ from gridsight.data.names import natural_order
 FEWEST = 500  # training items below which no validation set is taken
 LEAST = 5  # validation items a class
 LARGEST_SHARE = 3  # validation takes at most one in so many of a class
+PUBLISHED = "test: the "  # how the words of a split begin whose test part was published
 
 Labels = Sequence[Hashable] | np.ndarray
 
@@ -35,6 +36,11 @@ class Split:
     def named(self) -> list[tuple[str, np.ndarray]]:
         """The parts with their names."""
         return [("train", self.train), ("validation", self.val), ("test", self.test)]
+
+
+def tests_published(words: str) -> bool:
+    """Whether the words of a split say that its test part was published."""
+    return words.startswith(PUBLISHED)
 
 
 def split(
@@ -66,9 +72,9 @@ def split(
     words = []
     if not len(parts["test"]) and len(parts["val"]):
         parts["test"], parts["val"] = parts["val"], parts["test"]
-        words.append(f"test: the {len(parts['test']):,} published validation items (no other test is published)")
+        words.append(f"{PUBLISHED}{len(parts['test']):,} published validation items (no other test is published)")
     elif len(parts["test"]):
-        words.append(f"test: the {len(parts['test']):,} published items")
+        words.append(f"{PUBLISHED}{len(parts['test']):,} published items")
     if len(parts["test"]):
         _check_published(y, g, parts, names, group_names, classes)
     else:

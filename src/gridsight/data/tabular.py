@@ -28,8 +28,8 @@ NONE_OF_THESE = "has no column of paths, none of sequences, and not eight numeri
 class Choice:
     """How data are to be understood: the columns of the label and the group, whether folders are clips.
 
-    `usual` is the column of the label where none is named and it exists. With `clips` these are wanted, so still
-    pictures are frames without being told.
+    `usual` and `grouped` are the columns of the label and the group where none is named and they exist. With `clips`
+    these are wanted, so still pictures are frames without being told.
     """
 
     target: str | None = None
@@ -37,12 +37,19 @@ class Choice:
     frames: bool = False
     usual: str = ""
     clips: bool = False
+    grouped: str | None = None
 
     def label(self, table: Table) -> str | None:
         """The column of the label, None where the table's own names decide."""
         if self.target is None and has_column(self.usual, table.names):
             return self.usual
         return self.target
+
+    def column(self, table: Table) -> str | None:
+        """The column of the group, None where there is none."""
+        if self.group is None and self.grouped is not None and has_column(self.grouped, table.names):
+            return self.grouped
+        return self.group
 
 
 def by_tables(path: Path, listing: Listing, choice: Choice) -> Source | None:
@@ -91,7 +98,7 @@ def of_tables(path: Path, entries: Sequence[Entry], listing: Listing, choice: Ch
             raise _nothing(path, entries[0], reasons[0].reason)
         raise UsageError(str(reasons[0]))
     _one_set(path, entries)
-    kinds = {lists_files(table, choice.label(table), choice.group, labelled=False).kind for _, table in opened}
+    kinds = {lists_files(table, choice.label(table), choice.column(table), labelled=False).kind for _, table in opened}
     if kinds == {"files"}:
         return _manifest(path, opened, choice, listing)
     if len(kinds) > 1 or kinds == {"other"}:
@@ -139,9 +146,9 @@ def _manifest(path: Path, opened: Sequence[tuple[Entry, Table]], choice: Choice,
 
 def _roles(table: Table, choice: Choice) -> Roles:
     try:
-        return lists_files(table, choice.label(table), choice.group)
+        return lists_files(table, choice.label(table), choice.column(table))
     except UsageError as error:
-        without = lists_files(table, None, choice.group, labelled=False)
+        without = lists_files(table, None, choice.column(table), labelled=False)
         if without.kind == "files" and not without.fields(table.names):
             return without  # paths alone, as of test data whose labels are secret
         raise UsageError(f"{table.file}: {error}") from None
@@ -163,14 +170,18 @@ def _rows(path: Path, opened: Sequence[tuple[Entry, Table]], choice: Choice, lis
     words = [split_in(entry.file.name)[0] for entry, _ in opened]
     by_column = any(one.split is not None for one in roles)
     by_name = "published by file names" if any(words) else ""
+    fields = tuple(what.fields(names).values())
+    published = "the column split" if by_column else by_name
+    # a column of this name is taken by itself where no split is published
+    group = choice.column(table) or (GROUP if GROUP in fields and not published else None)
     return Source(
         name=short_name(path),
         items=tuple(Item(entry.file, "table", None, word) for (entry, _), word in zip(opened, words, strict=True)),
-        readers={"table": READERS.create("table", target=choice.label(table), group=choice.group)},
+        readers={"table": READERS.create("table", target=choice.label(table), group=group)},
         bad=tuple(listing.bad),
         ignored=tuple(listing.ignored),
-        split="the column split" if by_column else by_name,
-        fields=tuple(what.fields(names).values()),
+        split=published,
+        fields=fields,
         notes=tuple(notes),
         target=names[what.label] if table.named else "",
         place="" if table.named else names[what.label],

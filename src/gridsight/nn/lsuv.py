@@ -16,13 +16,13 @@ LAYERS = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear
 
 
 @torch.no_grad()
-def lsuv(net: nn.Module, x: Tensor, mask: Tensor | None = None, *, seed: int = 0) -> dict[str, float]:
+def lsuv(net: nn.Module, x: Tensor, *, seed: int = 0) -> dict[str, float]:
     """Draw the weights of all convolution and linear layers of `net` anew, by a batch `x` (N, C, *spatial).
 
-    `mask` (N, *spatial) goes to the network with it; biases stay. Returns the deviation of each layer's outputs,
-    without bias, before its division; a layer that says the same everywhere keeps its orthonormal weights, one that is
-    used twice fits its first use. Norms use the statistics of the batch, as in the first step of training, and nothing
-    is dropped.
+    Every cell must be a real one, as padding would count too; biases stay. Returns the deviation of each layer's
+    outputs, without bias, before its division; a layer that says the same everywhere keeps its orthonormal weights, one
+    that is used twice fits its first use. Norms use the statistics of the batch, as in the first step of training, and
+    nothing is dropped.
     """
     generator = torch.Generator().manual_seed(seed)
     found: dict[str, float] = {}
@@ -49,7 +49,7 @@ def lsuv(net: nn.Module, x: Tensor, mask: Tensor | None = None, *, seed: int = 0
             if isinstance(layer, LAYERS):
                 _set_weight(layer, nn.init.orthogonal_(layer.weight.clone(), generator=generator))
                 handles.append(layer.register_forward_hook(lambda m, _, y, name=name: scale(name, m, y)))
-        net(x) if mask is None else net(x, mask)
+        net(x)
     finally:
         for handle in handles:
             handle.remove()

@@ -3,7 +3,6 @@
 Every file but settings.toml may be missing, unfinished or damaged: the part is None and `notes` says why, in words.
 """
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from gridsight.core.run import RunFolder
+from gridsight.core.settings import toml_values
 from gridsight.data.spec import DataSpec
 from gridsight.measure.metrics import confusion_matrix, per_class
 from gridsight.measure.words import confusion_in_words
@@ -155,7 +155,7 @@ def load(run: RunFolder) -> Contents:
     rows = main_phase(tried("metrics.jsonl", run.read_metrics, []))
     return Contents(
         name=run.path.resolve().name,
-        settings=tried("settings.toml", lambda: tomllib.loads(run.settings.read_text(encoding="utf-8")), {}),
+        settings=tried("settings.toml", lambda: toml_values(run.settings.read_text(encoding="utf-8"), "the file"), {}),
         plan=plan,
         environment=tried("environment.json", lambda: run.read_json(run.environment), None) or {},
         result=tried("result.json", lambda: run.read_json(run.result), None) or {},

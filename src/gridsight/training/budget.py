@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from gridsight.core.console import tuples
-from gridsight.training.recipe import FrontEnd, Recipe, Tuning
+from gridsight.training.recipe import FrontEnd, Recipe, Tuning, shortened
 
 LADDER = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
 """Factors of the recipe's widths."""
@@ -35,7 +35,7 @@ class Choice:
 
 def widened(recipe: Recipe, factor: float) -> Recipe:
     """The recipe with its widths times `factor`, in multiples of 8."""
-    if "widths" not in recipe.arguments or factor == 1:
+    if factor == 1:
         return recipe
     widths = tuple(max(8, round(width * factor / 8) * 8) for width in recipe.arguments["widths"])
     return replace(recipe, arguments={**recipe.arguments, "widths": widths})
@@ -54,24 +54,29 @@ def fit_time(recipe: Recipe, seconds: float, epoch: Callable[[Recipe], float]) -
     if (choice := _choice(recipe, 1.0, seconds, epoch)).recipe.epochs >= wanted:
         best = choice
         for factor in LADDER[start + 1 :]:
-            if "widths" not in recipe.arguments or choice.recipe.epochs < wanted:
+            if not _may_widen(recipe) or choice.recipe.epochs < wanted:
                 break
             if (choice := _choice(recipe, factor, seconds, epoch)).recipe.epochs >= wanted:
                 best = choice
         return best
     best = choice
     for factor in reversed(LADDER[:start]):
-        if "widths" not in recipe.arguments or best.recipe.epochs >= FEWEST * recipe.epochs:
+        if not _may_widen(recipe) or best.recipe.epochs >= FEWEST * recipe.epochs:
             break
         best = _choice(recipe, factor, seconds, epoch)
     return best
+
+
+def _may_widen(recipe: Recipe) -> bool:
+    # trained weights fit their own width alone
+    return "widths" in recipe.arguments and recipe.tuning is None
 
 
 def _choice(recipe: Recipe, factor: float, seconds: float, epoch: Callable[[Recipe], float]) -> Choice:
     wide = widened(recipe, factor)
     each = epoch(wide)
     passes = max(1, min(int(seconds / each), int(MOST * recipe.epochs)))
-    return Choice(replace(wide, epochs=passes), factor, passes * each)
+    return Choice(shortened(wide, passes), factor, passes * each)
 
 
 def recipe_from(values: dict[str, Any]) -> Recipe:

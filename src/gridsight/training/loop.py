@@ -153,7 +153,7 @@ class Trainer:
         self._restore()
         saved = time.monotonic()
         with stoppable() as self._asked, self.events.console.progress(self.phase, self.total) as bar:
-            while self.at.epoch < self.at.epochs:
+            while self.at.epoch < self.at.epochs and not self._waited:
                 started, first = time.monotonic(), self.at.batch
                 for batch in self.train.epoch(self.seed, self.at.epoch, first):
                     self._step(batch)
@@ -164,8 +164,7 @@ class Trainer:
                     if time.monotonic() - saved > self.save_every:
                         self._save()
                         saved = time.monotonic()
-                if self._end_of_epoch(started, first):
-                    break
+                self._end_of_epoch(started, first)
             if any(self.ranks.gather(bool(self._asked))):  # during the last evaluation
                 self._save()
                 raise Stopped(f"stopped at step {self.step:,} of {self.total:,}")
@@ -238,8 +237,13 @@ class Trainer:
             f"loss {at.loss_sum / at.seen:.3f}  {self.task.progress(at.good / at.seen)}  {rate:,.0f} items/s",
         )
 
-    def _end_of_epoch(self, started: float, first: int) -> bool:
-        """Evaluate where it is due, write the epoch's row; whether to stop early."""
+    @property
+    def _waited(self) -> bool:
+        """Whether to stop early, which a run that is resumed right then does too."""
+        return bool(self.patience) and self.at.waited >= self.patience
+
+    def _end_of_epoch(self, started: float, first: int) -> None:
+        """Evaluate where it is due, write the epoch's row."""
         at, seconds = self.at, time.monotonic() - started
         steps = at.batch - first
         lr = self._rate(self.step - 1)
@@ -264,14 +268,9 @@ class Trainer:
         self.events.row(row)
         at.spent = self.ranks.from_first(lambda: at.spent + time.monotonic() - started)
         self._keep_to_time()
-        if self.patience and at.waited >= self.patience:
-            text = (
-                f"no better on validation data in {self.patience} evaluations; epoch {at.best_epoch} is kept "
-                f"({self.task.progress(at.best)})"
-            )
-            self._tell("early_stop", text)
-            return True
-        return False
+        if self._waited:
+            kept = f"epoch {at.best_epoch} is kept ({self.task.progress(at.best)})"
+            self._tell("early_stop", f"no better on validation data in {self.patience} evaluations; {kept}")
 
     def _keep_to_time(self) -> None:
         """Plan fewer epochs where the machine proves slower than when the plan was made; a recorded event."""

@@ -36,6 +36,7 @@ def plan_in_time(
 ) -> Plan:
     """The plan whose training and everything after it end within `seconds`; width and epochs are chosen."""
     speeds: dict[str, Speed] = {}
+    threads = torch.get_num_threads()
     answered = len(parts.val) + len(parts.test) + (len(data) if settings.folds else 0)
     known = min(MOST, len(parts.train)) + min(MOST, len(parts.val) or len(parts.train) // 3)
     # whole items are as many patches as an epoch cuts from each, and have no novelty
@@ -45,7 +46,7 @@ def plan_in_time(
         """Seconds of a pass over the training data with its evaluation; of cross-validation, over all its networks."""
         trial = replace(plan, recipe=recipe)
         found = cost(trial.network(plan.seed), (plan.in_channels, *plan.spatial))
-        use_threads(found.macs * recipe.batch, None)
+        use_threads(found.macs * recipe.batch, threads)
         fitting = parts_that_fit(found.activation_bytes, recipe.batch, free_memory(device), plan.accumulate)
         if (key := f"{recipe.arguments} {recipe.precision}") not in speeds:
             speeds[key] = measure(replace(trial, accumulate=fitting), data, device, repeats=3)

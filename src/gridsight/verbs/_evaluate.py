@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,10 @@ from gridsight.core.run import RunFolder, atomic_write
 from gridsight.core.settings import from_toml
 from gridsight.data.cache import decode
 from gridsight.data.conform import conform
-from gridsight.data.names import check_column
 from gridsight.data.sample import Sample
 from gridsight.data.source import Source, asked, find
 from gridsight.data.spec import DataSpec
+from gridsight.data.split import tests_published
 from gridsight.data.target import Target, encode, number, parts
 from gridsight.measure.calibration import Calibration
 from gridsight.tasks import Task
@@ -64,17 +64,14 @@ def run_evaluation(settings: EvaluateSettings, console: Console) -> Evaluation:
         return _own_test(settings, folder, console)
     axes = settings.axes or (predictor.model.spec.axes if Path(settings.data).exists() else None)
     spec = predictor.model.spec
-    like_the_model = {"axes": axes, "usual": spec.target, "clips": spec.kind == "video"}
-    source = find(settings.data, **asked(settings) | like_the_model | {"group": None})
-    if settings.group is not None:
-        # only the intervals are drawn over it; the publisher's split stays
-        check_column(settings.group, source.fields, source.name)
-        source = replace(source, group=settings.group)
+    like_the_model = {"axes": axes, "usual": spec.target, "clips": spec.kind == "video", "grouped": spec.group}
+    # over a group only the intervals are drawn; the publisher's split stays
+    source = find(settings.data, **asked(settings) | like_the_model, resplit=False)
     part = settings.split
     if part == "auto":
         part = "test" if _has_test(source) else "all"
-    if part == "all" and folder is not None and _own(source, folder):
-        console.warn(f"these are the data that {settings.run} was trained on; without DATA its test part is measured")
+    if folder is not None and _own(source, folder) and not (part == "test" and _held_back(folder)):
+        console.warn(f"{settings.run} was trained on these data: the figures say little of new ones")
     read = _read(source, part, _other_names(source, predictor, console), predictor, console)
     total = len(read.labels) + len(read.bad)
     if len(read.bad) > 0.01 * total and not settings.accept_bad:
@@ -139,6 +136,12 @@ def _own(source: Source, folder: RunFolder) -> bool:
     """Whether the run was trained on files of this name (a run keeps no list of its files)."""
     plan = folder.read_json(folder.plan) or {}
     return bool(plan.get("spec", {}).get("name") == source.name)
+
+
+def _held_back(folder: RunFolder) -> bool:
+    """Whether the published test part of its own data was kept from the run."""
+    plan = folder.read_json(folder.plan) or {}
+    return tests_published(str(plan.get("spec", {}).get("split")))
 
 
 def _read(source: Source, part: str, names: Mapping[str, str], predictor: Predictor, console: Console) -> _Read:

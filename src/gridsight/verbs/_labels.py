@@ -144,7 +144,7 @@ def _checked(settings: CheckSettings, data: Cached, facts: list[Fact], console: 
 def _say_cost(plan: Plan, data: Cached, n: int, device: torch.device, console: Console) -> None:
     """What training will take, measured on a few steps, before it begins; sets the threads that suit such steps."""
     found = cost(plan.network(plan.seed), (plan.in_channels, *plan.spatial))
-    use_threads(found.macs * plan.recipe.batch, None)
+    use_threads(found.macs * plan.recipe.batch, torch.get_num_threads())
     speed = measure(plan, data, device)
     fold = n * (FOLDS - 1) // FOLDS * max(1, plan.repeats)
     seconds = FOLDS * (plan.recipe.epochs * -(-fold // plan.recipe.batch) * speed.step)

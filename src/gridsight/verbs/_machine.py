@@ -36,16 +36,16 @@ class Speed:
     parts: int
 
 
-def use_threads(macs: int, before: int | None) -> int:
-    """Set and return PyTorch's threads for steps of so many multiply-accumulates on the CPU; `before`: as in that run.
+def use_threads(macs: int, most: int, before: int | None = None) -> int:
+    """Set and return PyTorch's threads for steps of so many multiply-accumulates on the CPU: `most`, or one.
+
+    `before`: as in that run.
 
     A small step gains little from a second thread (8 ms against 8 to 10 ms for the digits) and loses much where another
     process wants the core: 400 s instead of 15 s for GunPoint (`LAB.md`). OMP_NUM_THREADS, where set, decides.
     """
-    if before is not None:
-        torch.set_num_threads(before)
-    elif "OMP_NUM_THREADS" not in os.environ and macs < SMALL_STEP:
-        torch.set_num_threads(1)
+    small = "OMP_NUM_THREADS" not in os.environ and macs < SMALL_STEP
+    torch.set_num_threads(before if before is not None else 1 if small else most)
     return torch.get_num_threads()
 
 

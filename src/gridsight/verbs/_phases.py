@@ -54,6 +54,18 @@ def pool(answers: Sequence[Answers]) -> Answers:
     return Answers(np.concatenate([part.index for part in answers]), np.concatenate([part.outputs for part in answers]))
 
 
+def _unpadded(batch: Batch) -> torch.Tensor:
+    """Items without their padding: where they differ in size, those of at least the median size, cut to it."""
+    if batch.sizes is None:
+        return batch.x
+    for size in (batch.sizes.median(0).values, batch.sizes.min(0).values):
+        kept = batch.x[(batch.sizes >= size).all(1)]
+        if len(kept) > 1:
+            break
+    real: tuple[Any, ...] = (..., *(slice(int(cells)) for cells in size))
+    return kept[real]
+
+
 CHOICES = ("classify", "grade")
 """Tasks with one class an item: each must be trained on where it is tested."""
 
@@ -145,8 +157,7 @@ class Phases:
         if settings.lsuv:
             some = train[np.linspace(0, len(train) - 1, min(LSUV, len(train))).astype(np.int64)]
             batch = next(plan.loader(data, some, LSUV, 0).in_order())
-            mask = None if batch.sizes is None else batch.mask
-            lsuv(net, FrontEnd(plan.front, data.spec.ndim)(batch.x), mask, seed=own)
+            lsuv(net, FrontEnd(plan.front, data.spec.ndim)(_unpadded(batch)), seed=own)
         tuned = Tuned(net, recipe.tuning, plan.in_channels, plan.spatial) if recipe.tuning else None
         return Trainer(
             net,

@@ -205,8 +205,8 @@ def _override(base: Recipe, settings: TrainSettings) -> Recipe:
         if settings.frozen is None and settings.epochs is not None:
             frozen = min(frozen, settings.epochs // 2)
         changes["tuning"] = Tuning(frozen, base.tuning.spread if settings.spread is None else settings.spread)
-    if changes.get("optimizer", base.optimizer) != base.optimizer and settings.lr is None:
-        # a rate belongs to its optimiser
+    if changes.get("optimizer", base.optimizer) != base.optimizer:
+        # rate and decay belong to their optimiser
         changes = USUAL[changes["optimizer"]] | changes
     if settings.model not in ("auto", base.model):
         changes |= {"model": settings.model, "arguments": {}}

@@ -94,10 +94,10 @@ def execute(
         except Stopped as stop:
             raise TrainingError(f"{stop}; gridsight resume {folder.path} goes on from there") from None
         except Ended as end:
-            raise TrainingError(f"{end}; gridsight resume {folder.path} goes on from its last snapshot") from None
+            raise TrainingError(f"{end}; {folder.remedy}") from None
         except OSError as error:
             what = f"{error.strerror or error} ({error.filename or folder.path})"
-            raise TrainingError(f"{what}; once that is mended, gridsight resume {folder.path}") from None
+            raise TrainingError(f"{what}; once that is mended, {folder.remedy}") from None
         finally:
             torch.set_num_threads(threads)
 
@@ -136,7 +136,7 @@ class _Execution:
         ranks: Ranks | None = None,
     ) -> None:
         self.folder, self.settings, self.console = folder, settings, console
-        self.ranks = ranks or Ranks()
+        self.ranks, self.threads = ranks or Ranks(), torch.get_num_threads()
         self.device = pick_device(settings.device)
         self.start = self.ranks.first_then_all(lambda: find_start(folder, settings, console))
         self.data = self.ranks.first_then_all(lambda: decoded(source, settings, self.start, console))
@@ -244,7 +244,8 @@ class _Execution:
         data, settings = self.data, self.settings
         if settings.folds:
             none = np.empty(0, np.int64)
-            return Split(np.arange(len(data)), none, none, f"{settings.folds} folds, each tested once")
+            rest = "; the published split is not used" if any(data.splits) else ""
+            return Split(np.arange(len(data)), none, none, f"{settings.folds} folds, each tested once{rest}")
         groups = data.groups if data.spec.group else None
         published = data.splits if any(data.splits) else None
         return split(data.strata, groups, published, settings.seed, classes=data.spec.task in CHOICES)
@@ -285,7 +286,7 @@ class _Execution:
         """Threads, parts of a batch and speed for the plan; of a resumed run as they were."""
         plan = self.plan
         found = cost(plan.network(plan.seed), (plan.in_channels, *plan.spatial))
-        threads = use_threads(found.macs * plan.recipe.batch, stored["threads"] if stored else None)
+        threads = use_threads(found.macs * plan.recipe.batch, self.threads, stored["threads"] if stored else None)
         parts = (
             stored["accumulate"]
             if stored
@@ -293,7 +294,8 @@ class _Execution:
         )
         self.plan = replace(plan, accumulate=parts)
         speed = measure(self.plan, self.data, self.device)
-        self.plan = replace(self.plan, accumulate=speed.parts)
+        # a resumed run keeps its parts: where memory runs out all the same, training goes over to more of them
+        self.plan = replace(self.plan, accumulate=parts if stored else speed.parts)
         return Known(found, threads, speed, self.device)
 
     def _check(self, parts: Split) -> None:

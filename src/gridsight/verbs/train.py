@@ -127,7 +127,7 @@ def train(settings: TrainSettings, console: Console) -> "Run":
         settings = replace(settings, data=str(Path(settings.data).resolve()))
     if settings.weights is not None:
         settings = replace(settings, weights=str(Path(settings.weights).resolve()))
-    ranks.from_first(lambda: atomic_write(folder.settings, to_toml(settings)))
+    ranks.from_first(lambda: atomic_write(folder.settings, to_toml(replace(settings, out=None))))
     if not folder.settings.exists():
         raise UsageError(f"process {ranks.rank} does not see {folder.path}: all processes must share its file system")
 

@@ -96,7 +96,7 @@ class ArrayReader(Reader):
             for part in [Part(_file_member(file))] if arrays is None else _parts(file, arrays):
                 with part.data.open() as stream:
                     layout = _layout(part.data, stream)
-                letters = axes or match_axes(layout.shape, layout.dtype, ndim, channels)
+                letters = match_axes(layout.shape, layout.dtype, ndim, channels, axes)
                 if letters is None:
                     wanted = f"{ndim} axes and {channels} channel" + ("s" if channels > 1 else "")
                     raise ReadError(part.data.name, f"has shape {layout.shape} where the model takes items of {wanted}")

@@ -125,7 +125,10 @@ class ImageReader(Reader):
         head = file.read(MAX_BYTES) if file.size() <= PROBED else file.head(PROBED)
         kind = _format(head[:32])
         if kind == "JPEG":
-            height, width, channels, _ = _jpeg_header(file, head)
+            try:
+                height, width, channels, _ = _jpeg_header(file, head)
+            except ReadError:  # what is known of the size may lie behind a large colour profile
+                return super().probe(file, axes)
             mode, turned = "L" if channels == 1 else "RGB", _jpeg_orientation(head) >= 5
         elif kind in ("PNG", "BMP", "PPM", "WEBP") and len(head) < PROBED:
             picture = _open(file, io.BytesIO(head), kind)
