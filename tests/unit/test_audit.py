@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gridsight.__main__ import main
 from gridsight.core.console import Console
 from gridsight.core.errors import UsageError
 from gridsight.data import duplicates
@@ -355,10 +356,27 @@ def test_check_in_python_and_wrong_use(tmp_path):
         check(CheckSettings(str(tmp_path / "d"), out=str(tmp_path / "file" / "x")))
 
 
-def test_one_class(tmp_path):
+def test_a_grade_has_one_spelling(tmp_path):
+    rows = ["path,grade"]
+    for i in range(24):
+        save(tmp_path / f"{i}.png", scene(i))
+        rows.append(f"{i}.png,{('1', '2', '2.0')[i % 3]}")
+    save(tmp_path / "twin.png", scene(1))  # of a 2
+    save(tmp_path / "other.png", scene(0))  # of a 1
+    (tmp_path / "table.csv").write_text("\n".join([*rows, "twin.png,2.0", "other.png,2.0"]))
+    found = audit(find(str(tmp_path / "table.csv")))
+    assert found.task == "grade" and found.classes == {"1": 8, "2": 18}
+    assert names(found, "duplicate") == {("1.png", "twin.png"), ("0.png", "other.png")}
+    assert names(found, "label conflict") == {("0.png", "other.png")}
+
+
+def test_one_class(tmp_path, capsys):
     save(tmp_path / "a" / "1.png", scene(0))
     save(tmp_path / "a" / "2.png", scene(1))
     assert audit(find(str(tmp_path))).stops == ["there is one class only; a classifier needs at least two"]
+    assert main(["check", str(tmp_path)]) == 1
+    said = capsys.readouterr().out
+    assert "do not train on this as it is: there is one class only" in said and "nothing wrong" not in said
 
 
 def test_nothing_readable(tmp_path):

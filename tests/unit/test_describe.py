@@ -136,11 +136,38 @@ def test_describe_takes_arguments_of_the_network() -> None:
         (DescribeSettings("resnet18", arguments=("width",)), "NAME=VALUE"),
         (DescribeSettings("resnet18", arguments=("widht=3",)), "did you mean width"),
         (DescribeSettings("resnet18", arguments=("width=x",)), "cannot be built with .*width='x'"),
+        (DescribeSettings("resnet20", arguments=("ndim=3",)), "ndim is no argument .*--ndim"),
+        (DescribeSettings("resnet20", arguments=("num_classes=3",)), "num_classes is no argument .*--classes"),
+        (DescribeSettings("resnet20", arguments=("in_channels=3",)), "in_channels is no argument .*--channels"),
+        (DescribeSettings("resnet20", arguments=("name=x",)), "name is no argument .*MODEL"),
+        (DescribeSettings("lenet5", arguments=("spatial=(64,64)",)), "spatial is no argument .*--spatial"),
+        (DescribeSettings("resnet20", arguments=("groups=0",)), "cannot be built with .*groups=0: integer modulo"),
+        (DescribeSettings("efficientnet_b0", arguments=("rows=()",)), r"cannot be built with .*rows=\(\): tuple index"),
+        (
+            DescribeSettings("mobilenet_v3_small", arguments=("rows=((3,16,16,False,'XX',1),)",)),
+            "cannot be built with .*'XX'",
+        ),
+        (DescribeSettings("deit_tiny", arguments=("patch=0",)), "cannot be built with .*patch=0.*: integer division"),
+        (DescribeSettings("crnn", arguments=("pool=0",)), "crnn cannot be run with pool=0: max_pool"),
+        (DescribeSettings("resnet18", arguments=("stem_stride=0",)), "resnet18 cannot be run with stem_stride=0: int"),
     ],
 )
 def test_wrong_use_says_what_is_right(settings: DescribeSettings, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         describe(settings, Console(quiet=True))
+
+
+def test_a_defect_is_not_blamed_on_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What fails without arguments is ours, and keeps its traceback."""
+
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("this\nthat")
+
+    monkeypatch.setattr("gridsight.measure.cost.cost", broken)
+    with pytest.raises(ZeroDivisionError):
+        describe_model("lenet5")
+    with pytest.raises(UsageError, match=r"lenet5 cannot be run with kernel=3: this$"):
+        describe_model("lenet5", arguments={"kernel": 3})
 
 
 def test_one_or_each() -> None:

@@ -7,6 +7,9 @@ import pytest
 from scipy import stats
 
 from gridsight.measure.intervals import bootstrap, effective_count, group_numbers, percentile, wilson
+from gridsight.measure.metrics import summary
+from gridsight.tasks import make_task
+from gridsight.verbs._judge import like_chance
 
 
 def test_wilson_equals_scipy_for_every_count() -> None:
@@ -81,6 +84,20 @@ def test_bootstrap_of_a_mean_has_its_standard_error_and_draws_whole_groups() -> 
     drawn = bootstrap(lambda w: w.T, units, 50)
     assert all(len(np.unique(row[units == g])) == 1 for row in drawn for g in range(3))
     assert (drawn[:, 0] + drawn[:, 1] + drawn[:, 2] == 3).all(), "as many groups are drawn as there are"
+
+
+def test_one_unit_says_nothing_of_others() -> None:
+    units = group_numbers(["x"] * 5, 5)
+    drawn = bootstrap(lambda weights: np.stack([np.ones(weights.shape[1])] * 2, 1), units)
+    assert drawn.shape == (1, 2) and np.isnan(drawn).all()
+    p = np.array([[0.8, 0.2], [0.3, 0.7], [0.6, 0.4], [0.2, 0.8], [0.7, 0.3]])
+    found = summary(p, np.array([0, 1, 1, 1, 0]), ("a", "b"), groups=["x"] * 5)
+    assert found["balanced_accuracy"]["value"] == pytest.approx(5 / 6)
+    assert np.isnan([found["balanced_accuracy"]["low"], found["log_loss"]["high"]]).all()
+    assert 0 < found["accuracy"]["low"] < 0.8 < found["accuracy"]["high"] < 1
+    words = make_task("classify", ("a", "b")).words("balanced_accuracy", found["balanced_accuracy"])
+    assert words == "83.33 % (no interval: too few items)"
+    assert like_chance(make_task("classify", ("a", "b")), found, "these data") == ""
 
 
 def test_percentile_leaves_out_what_is_undefined() -> None:

@@ -1,5 +1,6 @@
 """Inputs unlike the training data are found, those like it are not; an answer says why it is unsure."""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ from gridsight.artifact.predictor import load
 from gridsight.data.loader import Loader
 from gridsight.measure.novelty import fit_novelty, novelty
 from gridsight.models import create
-from gridsight.nn.features import logits_and_features
+from gridsight.nn.features import Features
 from gridsight.nn.frontend import FrontEndSettings
 from gridsight.nn.masked import mask_of
 
@@ -60,8 +61,9 @@ def test_features_are_means_and_deviations_of_the_real_cells() -> None:
     item = torch.randn(1, 2, 11)
     padded = torch.nn.functional.pad(item, (0, 6), value=3.0)
     with torch.no_grad():
-        logits, alone = logits_and_features(net, item)
-        masked, under = logits_and_features(net, padded, mask_of(torch.tensor([[11]]), (17,)))
+        features = Features(net, 2, 1)
+        logits, alone = features(item)
+        masked, under = features(padded, mask_of(torch.tensor([[11]]), (17,)))
         stages = list(net.forward_stages(item))
     torch.testing.assert_close(masked, logits)
     for stage, a, b in zip(stages, alone, under, strict=True):
@@ -75,11 +77,22 @@ def test_features_do_not_depend_on_the_padding() -> None:
     net = create("gridnet", ndim=1, in_channels=2, num_classes=3, **shape).eval()
     item = torch.randn(1, 2, 40)
     with torch.no_grad():
-        alone = logits_and_features(net, item)[1]
+        features = Features(net, 2, 1)
+        alone = features(item)[1]
         for extra in range(1, 40):
             padded = torch.nn.functional.pad(item, (0, extra), value=3.0)
-            under = logits_and_features(net, padded, mask_of(torch.tensor([[40]]), (40 + extra,)))[1]
+            under = features(padded, mask_of(torch.tensor([[40]]), (40 + extra,)))[1]
             torch.testing.assert_close(under, alone)
+
+
+@pytest.mark.parametrize("strides", [(4, 3, 2, 4), (2, 3, 5, 2, 1), (64, 64), (7, 9)])
+@pytest.mark.parametrize("ndim", [1, 2])
+def test_strides_of_any_product_are_known(strides: tuple[int, ...], ndim: int) -> None:
+    if math.prod(strides) > 100 and ndim == 2:
+        strides = strides[:1]
+    shape = {"widths": (2,) * len(strides), "strides": strides, "kernels": 5, "pools": 1, "blocks": 0}
+    net = create("gridnet", ndim=ndim, in_channels=1, num_classes=2, **shape).eval()
+    assert Features(net, 1, ndim).strides == [(n,) * ndim for n in np.cumprod(strides).tolist()]
 
 
 @pytest.fixture(scope="module")
@@ -117,13 +130,13 @@ def test_features_in_smaller_batches_are_the_same(monkeypatch: pytest.MonkeyPatc
     """Memory that runs out while the features of a network are taken does not end a run."""
     from gridsight.verbs import _phases
 
-    plain, asked = _phases.logits_and_features, []
+    plain, asked = Features.__call__, []
 
-    def tight(net, x, mask=None):
+    def tight(self, x, mask=None):
         asked.append(len(x))
         if len(x) > 5:
             raise torch.OutOfMemoryError("out of memory")
-        return plain(net, x, mask)
+        return plain(self, x, mask)
 
     torch.manual_seed(0)
     net, x = create("gridnet", ndim=1, in_channels=1, num_classes=2), np.random.default_rng(0).random((20, 1, 30))
@@ -135,10 +148,11 @@ def test_features_in_smaller_batches_are_the_same(monkeypatch: pytest.MonkeyPatc
     )
     plan = SimpleNamespace(
         front=FrontEndSettings(1.0, (0.5,), (0.3,)),
+        in_channels=1,
         loader=lambda data, index, size: Loader(x.astype(np.float32), np.zeros(20, np.int64), index, size),
     )
     whole = _phases.Phases.features(run, plan, {}, np.arange(20))
-    monkeypatch.setattr(_phases, "logits_and_features", tight)
+    monkeypatch.setattr(Features, "__call__", tight)
     parts = _phases.Phases.features(run, plan, {}, np.arange(20))
     assert asked == [20, 10, 5, 5, 5, 5]
     for stage, other in zip(whole, parts, strict=True):

@@ -449,6 +449,16 @@ def test_limits_name_small_and_uneven_classes(tmp_path: Path) -> None:
     assert "Always answering “cat”, the most frequent class, would give 79.17 %" in text
 
 
+@pytest.mark.parametrize(("words", "said"), [("test: 20 % held back", True), ("test: the 120 published items", False)])
+def test_only_items_split_here_are_said_to_be(tmp_path: Path, words: str, said: bool) -> None:
+    run = make(tmp_path / "run")
+    plan = run.read_json(run.plan)
+    plan["spec"]["split"] = words
+    run.plan.write_text(json.dumps(plan))
+    text = page(run).text
+    assert words in text and ("The items were split one by one" in text) == said
+
+
 def test_equal_runs_give_equal_bytes_and_no_global_state(tmp_path: Path) -> None:
     import matplotlib
 

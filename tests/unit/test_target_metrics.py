@@ -113,6 +113,17 @@ def test_perfect_answers_are_not_certain() -> None:
     assert graded["mae"]["value"] == 0 and graded["mae"]["high"] == pytest.approx(1 - wilson(60, 60)[0])
 
 
+def test_bounds_stay_on_their_scale_where_few_units_differ() -> None:
+    y = np.repeat([0, 1], [495, 5])
+    found = ordinal.summary(np.eye(2)[y], y, groups=np.arange(500) // 100)
+    assert found["quadratic_kappa"]["value"] == 1 and found["quadratic_kappa"]["low"] == -1
+    # of resamples of one number alone only rounding is left
+    y = np.repeat([31.1, 40.2, 57.3], 50)
+    value = y + np.random.default_rng(0).normal(0, 1, 150)
+    r2 = regression.summary(value, y, y - 3, y + 3, groups=np.repeat(["a", "b", "c"], 50))["r2"]
+    assert 0 < r2["low"] < r2["value"]
+
+
 def test_groups_widen_intervals() -> None:
     """Ten copies of each item are ten times the items and no more evidence."""
     rng = np.random.default_rng(3)

@@ -203,6 +203,11 @@ def test_balanced_scores_are_means_over_classes() -> None:
     assert found["error"] == pytest.approx((95 / 96 / 96 / 96 + 1 / 16) ** 0.5 / 2)
     perfect = Classify("ab", balanced=True).score(F.one_hot(y, 2).double(), y)
     assert perfect["accuracy"] == 1 and perfect["error"] > 0.05
+    plain = Classify("ab")
+    for n in (1, 4):
+        outputs = torch.tensor([[2.0, 0.0]] * n)
+        errors = [plain.score(outputs, torch.full((n,), k))["error"] for k in (0, 1)]  # all right, all wrong
+        assert errors == pytest.approx([(n / (n + 1) / (n + 1) / n) ** 0.5] * 2)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])

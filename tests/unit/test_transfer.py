@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from gridsight import import_checkpoint, train
+from gridsight.__main__ import main
 from gridsight.artifact.model_file import load_model
 from gridsight.core.errors import GridsightError, UsageError
 from gridsight.data.loader import Loader
@@ -398,3 +399,38 @@ def test_import_knows_what_the_publisher_says(tmp_path: Path) -> None:
     path.write_bytes(checkpoint(create("fcn", ndim=1, in_channels=2, num_classes=3)))
     series = load_model(import_checkpoint(str(path), model="fcn", size=(50,)).path)
     assert (series.ndim, series.in_channels, series.spec.kind) == (1, 2, "series")
+
+
+def test_import_takes_of_the_publisher_what_is_not_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "squeezenet1_1.pth"
+    path.write_bytes(checkpoint(create("squeezenet1_1")))
+
+    def front(**given: Any) -> FrontEndSettings:
+        return load_model(import_checkpoint(str(path), model="squeezenet1_1", **given).path).front
+
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    assert (front(mean=(0.5,)).mean, front(mean=(0.5,)).std) == ((0.5, 0.5, 0.5), std)
+    assert (front(std=(0.5,)).mean, front(std=(0.5,)).std) == (mean, (0.5, 0.5, 0.5))
+    capsys.readouterr()
+    assert main(["import", str(path), "--model", "squeezenet1_1", "--std", "0.5"]) == 0
+    said = capsys.readouterr().out
+    assert "mean (--mean) of the channels: taken from IMAGENET1K_V1 of https://" in said and "--std" not in said
+    assert "brings the shorter side to 256 and cuts out the middle 224 x 224; here the largest middle part" in said
+    assert "differ a little from the published 58.18 %" in said
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"std": (float("nan"),)}, r"--std must be finite, not \(nan,\)"),
+        ({"std": (1.0, float("inf"))}, "--std must be finite"),
+        ({"std": (0.0,)}, "--std must be above 0"),
+        ({"mean": (float("nan"),)}, "--mean must be finite"),
+        ({"mean": (0.0, float("-inf"))}, "--mean must be finite"),
+    ],
+)
+def test_import_refuses_what_is_no_mean_or_deviation(tmp_path: Path, given: dict[str, Any], message: str) -> None:
+    path = tmp_path / "net.pth"
+    path.write_bytes(checkpoint(create("lenet5", in_channels=2)))
+    with pytest.raises(UsageError, match=message):
+        import_checkpoint(str(path), model="lenet5", size=(32,), **given)

@@ -130,6 +130,7 @@ def test_squeeze_and_excitation_is_one_gate_a_channel() -> None:
 def test_cbam_gates_channels_and_then_cells() -> None:
     torch.manual_seed(0)
     cbam = Cbam(Nd(2), 8, 4).double().eval()
+    nn.init.ones_(cbam.cell_gate.norm.weight)
     x = noise(2, 8, 9, 7)
     fc1, fc2, conv = cbam.channel_gate.fc1, cbam.channel_gate.fc2, cbam.cell_gate.conv
 
@@ -146,6 +147,17 @@ def test_cbam_gates_channels_and_then_cells() -> None:
     torch.testing.assert_close(cbam(x), first * by_cell(first))
     other = x * by_cell(x)
     assert not torch.allclose(cbam(x), other * by_channel(other), rtol=1e-3), "the other order gives something else"
+
+
+def test_cbams_cell_gate_starts_as_one_half_everywhere() -> None:
+    """As in Jongchan/attention-module: MODELS/cbam.py (BasicConv), MODELS/model_resnet.py (what SpatialGate holds)."""
+    net = create("cbam_resnet18", width=8)
+    gates = [module.cell_gate for module in net.modules() if isinstance(module, Cbam)]
+    assert len(gates) == 8 and {gate.norm.momentum for gate in gates} == {0.01}
+    x = noise(2, 8, 9, 7).float()
+    torch.testing.assert_close(gates[0](x), torch.full((2, 1, 9, 7), 0.5))
+    gates[0](x).pow(2).sum().backward()
+    assert gates[0].norm.weight.grad is not None and gates[0].norm.weight.grad.abs() > 0, "it can leave that"
 
 
 @pytest.mark.parametrize("ndim", [1, 2, 3])
@@ -308,6 +320,12 @@ def test_fcn_is_three_convolutions_and_a_mean() -> None:
     assert [stage.shape for stage in stages] == [(2, 128, 30), (2, 256, 30), (2, 128, 30)]
     torch.testing.assert_close(net(x), net.fc(stages[-1].mean(2)))
     assert [field.size[0] for field in stage_fields(net, 1, (64,))] == [8, 12, 14]
+
+
+@pytest.mark.parametrize(("name", "norms"), [("fcn", 3), ("inception_time", 6 + 2)])
+def test_norms_of_the_series_networks_have_kerass_epsilon(name: str, norms: int) -> None:
+    found = [module.eps for module in create(name, ndim=1).modules() if isinstance(module, nn.BatchNorm1d)]
+    assert found == [1e-3] * norms
 
 
 def test_inception_time_has_the_branches_of_the_paper() -> None:

@@ -19,7 +19,7 @@ from gridsight.data.ragged import stack
 from gridsight.data.sample import Sample
 from gridsight.measure.novelty import novelty
 from gridsight.models import MODELS
-from gridsight.nn.features import logits_and_features
+from gridsight.nn.features import Features
 from gridsight.nn.masked import mask_of
 from gridsight.nn.whole import WholeItems
 from gridsight.tasks import Predicted
@@ -35,6 +35,7 @@ class Predictor:
         self.model, self.device = model, pick_device(device)
         self.net = model.net.to(self.device).eval()
         self.front = model.front_end().to(self.device)
+        self.features = Features(self.net, model.in_channels, model.ndim)
         self.task = model.make_task()
         self.masked = model.spec.fit == "mask" and bool(MODELS.get(model.architecture).tags["masked"])
         self.whole: WholeItems | None = None
@@ -66,7 +67,7 @@ class Predictor:
             return self.outputs(items), None
 
         def ask(part: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-            logits, features = logits_and_features(self.net, *self._seen(part))
+            logits, features = self.features(*self._seen(part))
             return logits.float().cpu().numpy(), novelty(known, [stage.cpu().numpy() for stage in features])
 
         outputs, strange = zip(*in_parts(ask, items), strict=True)

@@ -8,7 +8,7 @@ import numpy as np
 
 from gridsight.data.source import Item
 from gridsight.data.spec import TaskName
-from gridsight.data.target import parts
+from gridsight.data.target import grade, parts
 
 
 @dataclass(frozen=True)
@@ -56,4 +56,6 @@ def classes_of(fact: Fact, task: TaskName) -> tuple[str, ...]:
     """The classes of an item; a number has none."""
     if fact.label is None or task == "regress":
         return ()
-    return tuple(parts(fact.label)) if task == "multilabel" else (fact.label,)
+    if task == "multilabel":
+        return tuple(parts(fact.label))
+    return (grade(fact.label) if task == "grade" else fact.label,)

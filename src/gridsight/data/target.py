@@ -63,6 +63,15 @@ def number(label: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
+def grade(label: str) -> str:
+    """The one spelling of a grade, the name of its class.
+
+    >>> grade("2.0"), grade("02")
+    ('2', '2')
+    """
+    return str(int(float(label)))
+
+
 def decide(labels: Sequence[str], column: str = "", task: str = "auto") -> Target:
     """What `labels` are; `task` other than "auto" overrides the rules.
 
@@ -85,10 +94,10 @@ def decide(labels: Sequence[str], column: str = "", task: str = "auto") -> Targe
             raise DataError("all items have the same number, so there is nothing to learn")
         return Target("regress", (), name, unit)
     if chosen == "grade":
-        grades = sorted({int(float(label)) for label in distinct})
+        grades = sorted({grade(label) for label in distinct}, key=int)
         if len(grades) < 2:
             raise DataError(f"there is one grade only ({grades[0]}); at least two are needed")
-        return Target("grade", tuple(map(str, grades)), name)
+        return Target("grade", tuple(grades), name)
     return Target("classify", tuple(natural_order(distinct)), name)
 
 
@@ -172,7 +181,7 @@ def encode(target: Target, labels: Sequence[str]) -> np.ndarray:
             row[[index[part] for part in parts(label)]] = 1
         return y
     if target.task == "grade":
-        return np.array([index[str(int(float(label)))] for label in labels], np.int64)
+        return np.array([index[grade(label)] for label in labels], np.int64)
     return np.array([index[label] for label in labels], np.int64)
 
 

@@ -71,9 +71,12 @@ def bootstrap(
 
     `statistic` takes weights (n, b), how often each of the n items was drawn in each of b resamples, and returns
     (b, ...). `units` (n,) from `group_numbers` says which items are drawn together (Efron 1979; drawing whole groups:
-    Davison and Hinkley 1997, section 3.8). The draws depend on `seed`, the number of units and the resample alone.
+    Davison and Hinkley 1997, section 3.8). The draws depend on `seed`, the number of units and the resample alone. One
+    unit says nothing of others: a single resample, all NaN.
     """
     count = int(units.max()) + 1
+    if count < 2:
+        return np.full_like(statistic(np.ones((len(units), 1))), np.nan)
     each_alone = count == len(units)
     step = max(1, _CELLS // len(units))
     rng = np.random.default_rng(seed)

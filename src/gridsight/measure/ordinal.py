@@ -36,7 +36,8 @@ def summary(p: NDArray[Any], y: NDArray[Any], groups: Sequence[Any] | None = Non
     if mae == 0:
         count = int(units.max()) + 1
         high[1] = 1 - wilson(count, count)[0]
-        low[0] = kappa - high[1] / (2 * np.var(y)) if np.var(y) else np.nan  # of equal totals chance costs 2 var(y)
+        # of equal totals chance costs 2 var(y)
+        low[0] = max(-1.0, kappa - high[1] / (2 * np.var(y))) if np.var(y) else np.nan
     return {
         name: {"value": float(v), "low": float(a), "high": float(b)}
         for name, v, a, b in zip(("quadratic_kappa", "mae"), (kappa, mae), low, high, strict=True)

@@ -45,7 +45,9 @@ def summary(
         total = weights.sum(0)
         squares = error**2 @ weights
         spread = centred**2 @ weights - (centred @ weights) ** 2 / total
-        r2 = 1 - np.divide(squares, spread, out=np.full_like(squares, np.nan), where=spread > 0)
+        # what rounding leaves of equal numbers is no spread
+        spreads = spread > 1e-12 * (centred**2 @ weights)
+        r2 = 1 - np.divide(squares, spread, out=np.full_like(squares, np.nan), where=spreads)
         return np.stack([np.abs(error) @ weights / total, np.sqrt(squares / total), r2], 1)
 
     values = statistic(np.ones((len(y), 1)))[0]

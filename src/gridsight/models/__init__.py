@@ -1,7 +1,10 @@
 """Every network, one architecture a file; `create` builds one by name."""
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
+from gridsight.core.errors import UsageError
 from gridsight.core.registry import Registry
 
 MODELS = Registry("model", "gridsight.models")
@@ -23,8 +26,6 @@ def create(
     >>> sum(p.numel() for p in net.parameters())
     3851397
     """
-    from gridsight.core.errors import UsageError
-
     if not isinstance(name, str):
         raise UsageError(f"a network is asked for by its name, such as 'resnet18', not {name!r}")
     MODELS.require(name)
@@ -37,11 +38,21 @@ def create(
     for key, value in given.items():
         if not isinstance(value, int) or value < 1:
             raise UsageError(f"{key} must be a whole number of at least 1, not {value!r}")
-    try:
+    with refusing(f"{name} cannot be built", given | arguments):
         return MODELS.create(name, ndim=ndim, **given, **arguments)
-    except (TypeError, ValueError, RuntimeError) as error:  # what a layer says of an argument
-        values = ", ".join(f"{key}={value!r}" for key, value in (given | arguments).items())
-        raise UsageError(f"{name} cannot be built with {values}: {str(error).splitlines()[0]}") from error
+
+
+@contextmanager
+def refusing(what: str, arguments: Mapping[str, Any]) -> Iterator[None]:
+    """What layers raise where an argument is odd becomes a `UsageError` that names all; without any it is a defect."""
+    try:
+        yield
+    except (TypeError, ValueError, RuntimeError, ArithmeticError, LookupError) as error:
+        if not arguments:
+            raise
+        values = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+        first, _, _ = str(error).partition("\n")
+        raise UsageError(f"{what} with {values}: {first}") from error
 
 
 def default_of(name: str, argument: str) -> Any:

@@ -2,8 +2,9 @@
 
 Three convolutions with norms and ReLUs, no stride, a global mean; a strong and fast baseline on series of any length.
 What differs: the biases before the norms, which these take away again, are left out. Even kernels pad as in the
-authors' Keras (`nn.blocks.even_conv`), and weights start as there; norms average over PyTorch's default number of
-batches, a tenth of Keras's. The paper has one axis; here the kernels have as many taps along every axis.
+authors' Keras (`nn.blocks.even_conv`), weights start as there and norms have Keras's epsilon; they average over
+PyTorch's default number of batches, a tenth of Keras's. The paper has one axis; here the kernels have as many taps
+along every axis.
 
 Shapes: (N, C, *spatial) -> 128, 256, 128 channels of as many cells -> (N, num_classes).
 """
@@ -19,6 +20,8 @@ from gridsight.nn import masked
 from gridsight.nn.blocks import PerStage, even_conv, per_stage
 from gridsight.nn.nd import Nd, glorot_init
 from gridsight.nn.net import Net
+
+EPS = 1e-3  # Keras's
 
 
 @MODELS.register(
@@ -36,7 +39,7 @@ class FCN(Net):
     `kernels` is one int for all stages or one entry a stage, an int or one int an axis.
     """
 
-    small: ClassVar[dict[str, object]] = {"widths": (6, 8, 6), "kernels": (4, 3, 3)}
+    small: ClassVar[dict[str, object]] = {"widths": (12, 16, 12), "kernels": (4, 3, 3)}
 
     def __init__(
         self,
@@ -51,7 +54,7 @@ class FCN(Net):
         nd = Nd(ndim)
         taps = per_stage(kernels, len(widths), "kernels")
         self.stages = nn.ModuleList(
-            nn.Sequential(*even_conv(nd, c_in, width, taps[i]), nd.BatchNorm(width), nn.ReLU())
+            nn.Sequential(*even_conv(nd, c_in, width, taps[i]), nd.BatchNorm(width, EPS), nn.ReLU())
             for i, (c_in, width) in enumerate(pairwise((in_channels, *widths)))
         )
         self.fc = nn.Linear(widths[-1], num_classes)

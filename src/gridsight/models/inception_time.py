@@ -3,8 +3,9 @@
 Six modules: the input, narrowed to 32 channels, goes through kernels of 40, 20 and 10 taps; beside them a max pool and
 a 1-tap convolution; all of it is concatenated and normed. Every third module adds a projection of what came in three
 modules before. As the authors' code: kernels are even and pad as in Keras (`nn.blocks.even_conv`), a single channel
-is not narrowed, weights start as in Keras. What differs: the paper's answer is the mean of five such networks, this is
-one; norms average over PyTorch's default number of batches; any number of axes, with as many taps along each.
+is not narrowed, weights start and norms have the epsilon as in Keras. What differs: the paper's answer is the mean of
+five such networks, this is one; norms average over PyTorch's default number of batches; any number of axes, with as
+many taps along each.
 
 Shapes: (N, C, *spatial) -> 128 channels of as many cells, six times -> (N, num_classes).
 """
@@ -21,6 +22,8 @@ from gridsight.nn.blocks import even_conv, same_conv
 from gridsight.nn.nd import Nd, OneOrEach, glorot_init
 from gridsight.nn.net import Net
 
+EPS = 1e-3  # Keras's
+
 
 class Inception(nn.Module):
     """Convolutions side by side, and a max pool: (N, c_in, *spatial) -> (N, (kernels + 1) * width, *spatial)."""
@@ -31,7 +34,7 @@ class Inception(nn.Module):
         self.bottleneck = same_conv(nd, c_in, narrow, 1) if c_in > 1 else nn.Identity()
         self.convs = nn.ModuleList(even_conv(nd, narrow, width, kernel) for kernel in kernels)
         self.pool, self.pool_conv = nd.MaxPool(3, 1, 1), same_conv(nd, c_in, width, 1)
-        self.norm = nd.BatchNorm((len(kernels) + 1) * width)
+        self.norm = nd.BatchNorm((len(kernels) + 1) * width, EPS)
 
     def forward(self, x: Tensor, mask: masked.Mask = None) -> Tensor:
         narrow = self.bottleneck(x)
@@ -56,7 +59,7 @@ class InceptionTime(Net):
     Each of `kernels` is an int or one int an axis and gives `width` channels; `residual` modules lie under each sum.
     """
 
-    small: ClassVar[dict[str, object]] = {"depth": 3, "width": 4, "bottleneck": 4, "kernels": (4, 3)}
+    small: ClassVar[dict[str, object]] = {"depth": 3, "width": 6, "bottleneck": 6, "kernels": (4, 3)}
 
     def __init__(
         self,
@@ -75,7 +78,7 @@ class InceptionTime(Net):
         channels = [in_channels] + [c_out] * depth
         self.stages = nn.ModuleList(Inception(nd, c_in, width, bottleneck, kernels) for c_in in channels[:-1])
         self.shortcuts = nn.ModuleList(
-            nn.Sequential(same_conv(nd, channels[i], c_out, 1), nd.BatchNorm(c_out))
+            nn.Sequential(same_conv(nd, channels[i], c_out, 1), nd.BatchNorm(c_out, EPS))
             for i in range(0, depth - residual + 1, residual)
         )
         self.fc = nn.Linear(c_out, num_classes)

@@ -74,7 +74,7 @@ class SqueezeNet(Chain):
     first convolution's.
     """
 
-    small: ClassVar[dict[str, object]] = {"squeezes": ((2, 3),), "width": 6}
+    small: ClassVar[dict[str, object]] = {"squeezes": ((8, 12),), "width": 16}
 
     def __init__(
         self,

@@ -71,7 +71,7 @@ class VGG(Chain):
     int for all, or one entry a stage, each an int or one int an axis); `norm` puts a batch norm after each convolution.
     """
 
-    small: ClassVar[dict[str, object]] = {"depths": (1, 2), "widths": (4, 8), "hidden": 16, "grid": 2}
+    small: ClassVar[dict[str, object]] = {"depths": (1, 2), "widths": (8, 16), "hidden": 32, "grid": 2}
     others: ClassVar[dict[str, object]] = {"pools": 1}
 
     def __init__(

@@ -3,7 +3,8 @@
 Squeeze and excitation: Hu, Shen and Sun, arXiv:1709.01507, section 3: a mean a channel, two linear maps, a sigmoid.
 CBAM: Woo, Park, Lee and Kweon, arXiv:1807.06521, section 3: channels first, then cells. The channel gate adds what one
 small network says of the means and of the maxima; the cell gate is a 7-tap convolution over the mean and the maximum
-of all channels. The batch norm after that convolution is of the authors' code, not of the paper.
+of all channels. The batch norm after that convolution is of the authors' code (Jongchan/attention-module), not of the
+paper: its scale starts at 0, so that the gate is one half everywhere at first, and its averages are ten times as long.
 Shapes: (N, C, *spatial) -> the same.
 """
 
@@ -58,7 +59,8 @@ class CellGate(nn.Module):
 
     def __init__(self, nd: Nd, kernel: OneOrEach = 7) -> None:
         super().__init__()
-        self.conv, self.norm = same_conv(nd, 2, 1, kernel), nd.BatchNorm(1)
+        self.conv, self.norm = same_conv(nd, 2, 1, kernel), nd.BatchNorm(1, momentum=0.01)
+        nn.init.zeros_(self.norm.weight)
 
     def forward(self, x: Tensor, mask: masked.Mask = None) -> Tensor:
         both = torch.cat([x.amax(1, keepdim=True), x.mean(1, keepdim=True)], 1)

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gridsight.data.spec import DataSpec
+from gridsight.data.split import tests_published
 from gridsight.reporting.contents import Contents
 from gridsight.reporting.markup import (
     bullets,
@@ -180,7 +181,7 @@ def limits(of: Contents, of_task: Sequence[str]) -> str:
             "The figures hold for items collected and selected as these were: another camera, place, person or time "
             "has to be measured."
         )
-    if spec is not None and spec.group is None and n is not None:
+    if spec is not None and spec.group is None and n is not None and not tests_published(spec.split):
         said.append(
             "The items were split one by one. If several come from one source (person, device, recording, place), "
             "the same source may be in training and in test, and new sources will do worse; --group NAME measures "

@@ -1,6 +1,7 @@
 """Every task, one a file: what the network puts out, the loss, the metrics and how an output is read."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -123,8 +124,15 @@ class Task:
 
     def words(self, name: str, metric: Metric) -> str:
         """A metric with its interval for people: as percent where it is a share."""
-        low, value, high = (f"{100 * metric[key]:.2f}" for key in ("low", "value", "high"))
-        return f"{value} % (95 % interval {low} % to {high} %)"
+        return stated(metric, lambda share: f"{100 * share:.2f} %")
+
+
+def stated(metric: Metric, form: Callable[[float], str], unit: str = "") -> str:
+    """A metric in words: its value, with its unit, and its interval."""
+    value, low, high = f"{form(metric['value'])}{unit}", metric["low"], metric["high"]
+    if math.isnan(low) or math.isnan(high):
+        return f"{value} (no interval: too few items)"
+    return f"{value} (95 % interval {form(low)} to {form(high)})"
 
 
 def make_task(name: str, classes: Sequence[str], **options: Any) -> Task:

@@ -38,13 +38,12 @@ class Classify(Task):
     def score(self, outputs: Tensor, y: Tensor) -> dict[str, float]:
         found = super().score(outputs, y)
         if not self.balanced:
-            share = min(found["accuracy"], 1 - 1 / len(y))  # a perfect score has an error too
-            return found | {"error": max(share * (1 - share) / len(y), 0.0) ** 0.5}
+            share = _open(found["accuracy"], len(y))
+            return found | {"error": (share * (1 - share) / len(y)) ** 0.5}
         good = self.goodness(outputs, y).cpu()
         own = [good[y.cpu() == k] for k in y.unique().tolist()]
         means = [float(part.mean()) for part in own]
-        # as if each class had one error more: five of five right say little
-        shares = [min(mean, 1 - 1 / (len(part) + 1)) for mean, part in zip(means, own, strict=True)]
+        shares = [_open(mean, len(part)) for mean, part in zip(means, own, strict=True)]
         variance = sum(share * (1 - share) / len(part) for share, part in zip(shares, own, strict=True))
         return found | {"accuracy": sum(means) / len(means), "error": variance**0.5 / len(means)}
 
@@ -94,3 +93,8 @@ class Classify(Task):
         x[y == 0, ..., :4] += 1
         x[y == 1, ..., 4:] += 1
         return x, y, ("left", "right")
+
+
+def _open(share: float, n: int) -> float:
+    """A share of n, as if one more of them were wrong where all are right, and right where all are wrong."""
+    return min(max(share, 1 / (n + 1)), n / (n + 1))

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from gridsight.measure import ordinal
 from gridsight.measure.calibration import Calibration, fit_calibration, softmax
 from gridsight.measure.metrics import Metric
-from gridsight.tasks import TASKS, Predicted, Task, choices, measure_choices, weight_of
+from gridsight.tasks import TASKS, Predicted, Task, choices, measure_choices, stated, weight_of
 
 NAMES = {"quadratic_kappa", "mae"}
 
@@ -83,7 +83,7 @@ class Grade(Task):
     def words(self, name: str, metric: Metric) -> str:
         if name not in NAMES:
             return super().words(name, metric)
-        return f"{metric['value']:.3f} (95 % interval {metric['low']:.3f} to {metric['high']:.3f})"
+        return stated(metric, "{:.3f}".format)
 
     @property
     def _numbers(self) -> list[float]:

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from gridsight.measure import regression
 from gridsight.measure.calibration import Calibration
 from gridsight.measure.metrics import Metric
-from gridsight.tasks import TASKS, Predicted, Task
+from gridsight.tasks import TASKS, Predicted, Task, stated
 
 
 @TASKS.register("regress", ndims=(1, 2, 3))
@@ -83,7 +83,7 @@ class Regress(Task):
         if name == "interval_coverage":
             return super().words(name, metric)
         unit = f" {self.unit}" if self.unit and name in ("mae", "rmse") else ""
-        return f"{metric['value']:.4g}{unit} (95 % interval {metric['low']:.4g} to {metric['high']:.4g})"
+        return stated(metric, "{:.4g}".format, unit)
 
     def _scaled(self, y: Tensor) -> Tensor:
         return (y.double() - self.center) / self.scale

@@ -132,7 +132,8 @@ def like_chance(task: Task, metrics: Mapping[str, Any], data: str) -> str:
     """What must be known of a model whose figures on `data` do not exclude that it only guesses."""
     name, rate = task.chance()
     found = metrics.get(name)
-    if found is None or found["low"] is None or found["low"] > rate + 1e-9:
+    # without an interval nothing is shown either way
+    if found is None or found["low"] is None or not found["low"] <= rate + 1e-9:
         return ""
     title = name.replace("_", " ")
     return (

@@ -20,7 +20,7 @@ from gridsight.core.run import RunFolder, atomic_write
 from gridsight.data.cache import Cached
 from gridsight.data.loader import Batch
 from gridsight.data.split import folds
-from gridsight.nn.features import logits_and_features
+from gridsight.nn.features import Features
 from gridsight.nn.frontend import FrontEnd
 from gridsight.nn.lsuv import lsuv
 from gridsight.nn.whole import WholeItems
@@ -228,10 +228,10 @@ class Phases:
         """What every stage of a network says of the items numbered `index`, as `nn.features` sums it up."""
         front = FrontEnd(plan.front, self.data.spec.ndim).to(self.device)
         loader = plan.loader(self.data, index, self.evaluation(plan))
-        net = self.network(plan, state).eval()
+        features = Features(self.network(plan, state).eval(), plan.in_channels, self.data.spec.ndim)
 
         def said(batch: Batch) -> list[np.ndarray]:
-            return [stage.cpu().numpy() for stage in logits_and_features(net, front(batch.x), batch.mask)[1]]
+            return [stage.cpu().numpy() for stage in features(front(batch.x), batch.mask)[1]]
 
         return [np.concatenate(stage) for stage in zip(*each_batch(loader, self.device, said), strict=True)]
 

@@ -131,10 +131,17 @@ def _say(console: Console, source: "Source", found: "Audit", out: str | None, sh
         console.say(f"not data, left alone: {len(source.ignored):,} files, such as {source.ignored[0]}")
     for note in found.notes:
         console.say(f"note: {note}")
-    if not found.findings:
+    if not found.findings and not found.stops:
         console.say("nothing wrong was found")
         return
     console.say()
+    if found.findings:
+        _say_findings(console, found, out, sheet)
+    for stop in found.stops:
+        console.say(f"do not train on this as it is: {stop}")
+
+
+def _say_findings(console: Console, found: "Audit", out: str | None, sheet: Path | None) -> None:
     console.table([{"problem": name, "count": count} for name, count in found.problems.items()], ["problem", "count"])
     rest = "--out DIR writes all to check.json" if out is None else "check.json has all"
     for name in found.problems:
@@ -147,8 +154,6 @@ def _say(console: Console, source: "Source", found: "Audit", out: str | None, sh
     console.say()
     if out is not None:
         console.say(f"all of it: {Path(out) / 'check.json'}" + (f"; pictures: {sheet}" if sheet is not None else ""))
-    for stop in found.stops:
-        console.say(f"do not train on this as it is: {stop}")
 
 
 def _line(finding: "Finding") -> str:

@@ -2,7 +2,7 @@
 
 import ast
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,16 @@ class DescribeSettings:
     arguments: tuple[str, ...] = option((), "arguments of the network, such as width=32", metavar="NAME=VALUE")
     svg: str | None = option(None, "also draw the network into this file", metavar="FILE")
     json: bool = option(False, "print the result as one JSON object")
+
+
+OPTIONS = {
+    "name": "MODEL",
+    "ndim": "--ndim",
+    "in_channels": "--channels",
+    "num_classes": "--classes",
+    "spatial": "--spatial",
+}
+"""Arguments of every network that are no --arguments."""
 
 
 @VERBS.register("describe", settings=DescribeSettings)
@@ -85,11 +95,15 @@ def describe_model(
 
 @dataclass(frozen=True)
 class _Subject:
-    """A network, maybe without weights, and the (in_channels, *spatial) that it is described on."""
+    """A network, maybe without weights, and the (in_channels, *spatial) that it is described on.
+
+    `arguments` are those that the caller asked for.
+    """
 
     name: str
     net: Any
     shape: tuple[int, ...]
+    arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
 def _named(
@@ -105,6 +119,9 @@ def _named(
     from gridsight.models import MODELS, create, published_input
 
     MODELS.require(name)
+    for key in arguments:
+        if key in OPTIONS:
+            raise UsageError(f"{key} is no argument of the network here: {OPTIONS[key]} says it")
     if ndim is None and len(spatial) > 1:
         ndim = len(spatial)
     ndim, channels, size = published_input(name, ndim)
@@ -116,10 +133,10 @@ def _named(
         raise UsageError(f"--spatial {shown} does not fit {ndim} axes: give one number above 0, or {ndim}")
     given = dict(arguments)
     if MODELS.accepts(name, "spatial"):
-        given.setdefault("spatial", size)
+        given["spatial"] = size
     with torch.device("meta"):
         net = create(name, ndim=ndim, in_channels=channels, num_classes=num_classes, **given)
-    return _Subject(name, net, (channels, *size))
+    return _Subject(name, net, (channels, *size), arguments)
 
 
 def _trained(path: str) -> _Subject:
@@ -135,8 +152,10 @@ def _trained(path: str) -> _Subject:
 
 def _table(subject: _Subject) -> dict[str, Any]:
     from gridsight.measure.cost import cost
+    from gridsight.models import refusing
 
-    total = cost(subject.net, subject.shape)
+    with refusing(f"{subject.name} cannot be run", subject.arguments):
+        total = cost(subject.net, subject.shape)
     return {
         "name": subject.name,
         "ndim": len(subject.shape) - 1,

@@ -1,11 +1,13 @@
 """import: a foreign state dict becomes a model file, with the preprocessing that it was trained with."""
 
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 
 from gridsight.core.console import Console
 from gridsight.core.errors import UsageError
 from gridsight.core.settings import argument, option
+from gridsight.models._catalogue import Published, published
 from gridsight.verbs import VERBS
 
 
@@ -49,7 +51,6 @@ class Imported:
 def import_checkpoint(settings: ImportSettings, console: Console) -> Imported:
     """Build the network, load the tensors, write the model file."""
     from gridsight.models import MODELS, published_input
-    from gridsight.models._catalogue import published
 
     path = Path(settings.checkpoint)
     if not path.is_file():
@@ -87,13 +88,12 @@ def import_checkpoint(settings: ImportSettings, console: Console) -> Imported:
     state = net.fit_state(state)
     refuse_others(net, state, settings.model, path)
     net.load_state_dict(net.state_dict() | state)
-    usual = known if known and not settings.mean and not settings.std else None
-    mean = _each(usual.mean if usual else settings.mean, channels, 0.0, "mean")
-    std = _each(usual.std if usual else settings.std, channels, 1.0, "std")
-    if usual:
-        console.say(f"mean and deviation of the channels as {usual.weights} of {usual.source} has them (--mean, --std)")
-    if any(value <= 0 for value in std):
+    mean = _each(settings.mean or (known.mean if known else ()), channels, 0.0, "mean")
+    std = _each(settings.std or (known.std if known else ()), channels, 1.0, "std")
+    if min(std) <= 0:
         raise UsageError(f"--std must be above 0, not {settings.std}")
+    if known:
+        _say_published(known, settings, spatial, console)
     spec = DataSpec(
         name=path.stem,
         kind={1: "series", 2: "image", 3: "volume"}[ndim],  # type: ignore[arg-type]
@@ -114,6 +114,22 @@ def import_checkpoint(settings: ImportSettings, console: Console) -> Imported:
     return Imported(out, parameters)
 
 
+def _say_published(known: Published, settings: ImportSettings, spatial: tuple[int, ...], console: Console) -> None:
+    """What is taken from the publisher, and where our preparation of pictures differs from the publisher's."""
+    from gridsight.nn.blocks import times
+
+    given = {"mean (--mean)": settings.mean, "deviation (--std)": settings.std}
+    if taken := [name for name, values in given.items() if not values]:
+        console.say(f"{' and '.join(taken)} of the channels: taken from {known.weights} of {known.source}")
+    if known.resize != (min(known.spatial),):
+        side = "the shorter side" if len(known.resize) == 1 else "pictures"
+        console.say(
+            f"the publisher brings {side} to {times(known.resize)} and cuts out the middle {times(known.spatial)}; "
+            f"here the largest middle part with the aspect of {times(spatial)} is brought to that size, so accuracy "
+            f"may differ a little from the published {known.top1:.2f} %"
+        )
+
+
 def _classes(words: tuple[str, ...]) -> tuple[str, ...]:
     if len(words) == 1 and Path(words[0]).is_file():
         lines = Path(words[0]).read_text(encoding="utf-8").splitlines()
@@ -124,6 +140,8 @@ def _classes(words: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _each(values: tuple[float, ...], channels: int, default: float, name: str) -> tuple[float, ...]:
+    if not all(map(isfinite, values)):
+        raise UsageError(f"--{name} must be finite, not {values}")
     if not values:
         return (default,) * channels
     if len(values) == 1:
