@@ -434,3 +434,10 @@ def test_import_refuses_what_is_no_mean_or_deviation(tmp_path: Path, given: dict
     path.write_bytes(checkpoint(create("lenet5", in_channels=2)))
     with pytest.raises(UsageError, match=message):
         import_checkpoint(str(path), model="lenet5", size=(32,), **given)
+
+
+def test_import_asks_for_axes_that_are_not_published(tmp_path: Path) -> None:
+    path = tmp_path / "video.pth"
+    path.write_bytes(checkpoint(create("lenet5", in_channels=2)))
+    with pytest.raises(UsageError, match="r3d_18 takes 3 axes, of which 112 112 are published; give --size for all"):
+        import_checkpoint(str(path), model="r3d_18")

@@ -62,6 +62,10 @@ def import_checkpoint(settings: ImportSettings, console: Console) -> Imported:
         raise UsageError(f"a checkpoint says too little of itself; give {' and '.join(missing)}")
     MODELS.require(settings.model)
     ndim = published_input(settings.model)[0] if settings.ndim is None else settings.ndim
+    size = settings.size or (known.spatial if known else ())
+    if not settings.size and len(size) not in (1, ndim):
+        shown = " ".join(map(str, size))
+        raise UsageError(f"{settings.model} takes {ndim} axes, of which {shown} are published; give --size for all")
     if settings.dtype not in ("uint8", "uint16", "float32"):
         raise UsageError(f"--dtype is uint8, uint16 or float32, not {settings.dtype}")
 
@@ -74,7 +78,6 @@ def import_checkpoint(settings: ImportSettings, console: Console) -> Imported:
     from gridsight.verbs._start import sizes_of
 
     state = load_state(path)
-    size = settings.size or (known.spatial if known else ())
     spatial = Nd(ndim).each(size[0] if len(size) == 1 else size)
     entry = MODELS.get(settings.model)
     state = matched(state, entry.item.renames)
