@@ -101,13 +101,20 @@ def main(words: Sequence[str] | None = None) -> None:
     with as_file(files("gridsight.data") / "imagenet_classes.txt") as names:
         print(convert(given.source, given.out, given.classes or names))
     predictor = gridsight.load(given.out)
+    failed = 0
     for path in given.pictures:
         for sample in read_path(path, predictor.model.spec):
             if isinstance(sample, ReadError):
-                raise sample
-            (answer,) = predictor.predict(prepare(sample.array))
+                print(sample)
+                failed += 1
+                continue
+            x = sample.array
+            colour = x[:3] if len(x) > 2 else np.repeat(x[:1], 3, 0)  # gray as three equal channels
+            (answer,) = predictor.predict(prepare(colour))
             best = sorted(answer["probabilities"].items(), key=lambda pair: -pair[1])[:5]
             print(sample.path, *(f"{share:.1%} {name}" for name, share in best), sep="\n  ")
+    if failed:
+        raise SystemExit(f"{failed} of the pictures could not be read")
 
 
 if __name__ == "__main__":

@@ -33,6 +33,50 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path, value: float, s
         load_state(path)
 
 
+@pytest.mark.parametrize("safe", (False, True))
+def test_a_negative_variance_is_refused(tmp_path: Path, safe: bool) -> None:
+    path, state = tmp_path / "w.pth", create("resnet20", width=4).state_dict()
+    state["bn1.running_mean"] -= 1  # means may be
+    save_file(state, path) if safe else torch.save(state, path)
+    assert load_state(path).keys() == state.keys()
+    state["layer1.0.bn2.running_var"][1] = -1
+    save_file(state, path) if safe else torch.save(state, path)
+    with pytest.raises(UsageError, match=r"negative variances in 1 tensor \(first: layer1\.0\.bn2\.running_var\)"):
+        load_state(path)
+
+
+@pytest.mark.parametrize("dtype", (torch.int64, torch.uint8, torch.bool, torch.complex64))
+def test_weights_of_other_types_than_real_numbers_are_refused(tmp_path: Path, dtype: torch.dtype) -> None:
+    net, path = create("resnet20", width=4), tmp_path / "w.pth"
+    for some in (torch.half, torch.bfloat16, torch.double):
+        refuse_others(net, {key: value.to(some) for key, value in net.state_dict().items()}, "resnet20", path)
+    kind = str(dtype).removeprefix("torch.")
+    for key in ("linear.weight", "bn1.running_var"):
+        state = net.state_dict() | {key: net.state_dict()[key].to(dtype)}
+        torch.save(state, path)
+        with pytest.raises(UsageError, match=f"holds {key} as {kind}; weights are real numbers"):
+            refuse_others(net, load_state(path), "resnet20", path)
+
+
+def test_a_file_of_torch_that_is_called_safetensors(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    for zipped in (True, False):
+        torch.save({"a.weight": torch.ones(3)}, path, _use_new_zipfile_serialization=zipped)
+        with pytest.raises(UsageError, match=r"is no safetensors file; is it a PyTorch file\? rename it to \.pth"):
+            load_state(path)
+    path.write_bytes(b"<html>" * 40)
+    with pytest.raises(UsageError, match=r"is no safetensors file$"):
+        load_state(path)
+
+
+def test_tensors_that_are_not_dense_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    for other in (torch.eye(3).to_sparse(), torch.eye(3, device="meta")):
+        torch.save({"a.bias": torch.ones(3), "b.weight": other}, path)
+        with pytest.raises(UsageError, match=r"has 1 tensor without an entry for every cell .*first: b\.weight\)"):
+            load_state(path)
+
+
 def test_damaged_checkpoints_are_called_so_in_a_line(tmp_path: Path) -> None:
     path, state = tmp_path / "w.pth", create("resnet20", width=4).state_dict()
     new, old = io.BytesIO(), io.BytesIO()

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import torch
 from PIL import Image
 
 import gridsight
@@ -137,6 +138,31 @@ def test_predict_prints_a_line_an_item_and_goes_on_after_a_bad_one(
     assert sum(printed[0]["probabilities"].values()) == pytest.approx(1, abs=1e-9)
     assert printed[0]["unsure"] in (True, False)
     assert "no such file" in printed[2]["error"]
+
+
+@pytest.mark.parametrize("whole", ((), ("--whole", "--overlap", "0")))
+def test_an_answer_that_is_not_finite_is_an_error(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, whole: tuple[str, ...]
+) -> None:
+    """Weights that are finite, and a network that answers only the black picture, whose features are zeros."""
+    state = gridsight.create("resnet20", num_classes=2).state_dict()
+    state = {key: value.fill_(1e30) if value.ndim == 4 else value for key, value in state.items()}
+    torch.save(state, "huge.pth")
+    assert main(["import", "huge.pth", "--model", "resnet20", "--size", "12", "--classes", "dark", "light"]) == 0
+    for name, level in (("dark", 0), ("light", 200)):
+        Path("new", name).mkdir(parents=True)
+        Image.new("RGB", (12, 12), (level,) * 3).save(Path("new", name, "1.png"))
+    model = "huge.model.safetensors"
+    code, printed, _ = run(capsys, "predict", model, "new/light/1.png", "new/dark/1.png", *whole)
+    assert code == 1
+    assert printed[0].keys() == {"path", "error"} and "answer is not finite" in printed[0]["error"]
+    expected = state["linear.bias"].double().softmax(0).tolist()
+    assert list(printed[1]["probabilities"].values()) == pytest.approx(expected, abs=1e-6)
+    assert main(["predict", model, "new", *whole]) == 1
+    assert "1 answered, 0 of them unsure; 1 without an answer" in capsys.readouterr().err
+    code, (answer,), _ = run(capsys, "eval", model, "new")
+    assert code == 1
+    assert "not finite (NaN or infinite) for 1 of 2 items (first: new/light/1.png)" in answer["error"]
 
 
 def test_the_model_file_answers_its_own_test_vector_and_has_one_metadata_key(trained: Path) -> None:

@@ -2,6 +2,7 @@
 
 import re
 import xml.etree.ElementTree as ET
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from gridsight.__main__ import main
 from gridsight.measure.cost import cost
 from gridsight.measure.graph import Graph, graph
 from gridsight.models import create, published_input
+from gridsight.nn.blocks import channel_shuffle
+from gridsight.nn.net import Net
 from gridsight.reporting.diagram import draw
 from gridsight.reporting.layout import Item, Link, arrange
 from gridsight.reporting.sketch import Box, sketch
@@ -72,6 +75,48 @@ def test_graph_follows_tensors_through_views_and_parameters() -> None:
 def test_graph_keeps_tokens_apart_from_channels() -> None:
     found = graph(nn.Sequential(nn.Linear(6, 8), nn.GELU()), (5, 6))
     assert [step.shape for step in found.steps] == [(5, 8), (5, 8)]
+
+
+def test_graph_splits_and_shuffles_channels() -> None:
+    class Halves(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.inner = nn.Conv1d(4, 6, 1), nn.Conv1d(3, 3, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.conv(x)
+            tokens = x.transpose(1, 2).contiguous().transpose(1, 2)  # another order in memory, but no shuffle
+            return channel_shuffle(torch.cat([tokens[:, :3], self.inner(tokens[:, 3:])], 1), 2)
+
+    conv, split, half, cat, shuffle = graph(Halves(), (4, 9)).steps
+    assert [step.op for step in (conv, split, half, cat)] == ["convolution", "split", "convolution", "cat"]
+    assert split.reads == ((conv, (6, 9)),) and half.reads == ((split, (3, 9)),)
+    assert cat.reads == ((split, (3, 9)), (half, (3, 9)))
+    assert (shuffle.op, shuffle.reads, shuffle.shape) == ("channel_shuffle", ((cat, (6, 9)),), (6, 9))
+
+
+def test_sketch_of_a_block_that_splits_and_shuffles_channels() -> None:
+    found, shape = traced("shufflenet_v2_x1_0")
+    drawing = sketch(found, shape)
+    block = drawing.boxes[2].inner[-1]
+    assert shown(block) == (
+        "Block",
+        3,
+        [
+            "split",
+            "conv 1 × 1, 58 · norm · relu",
+            "depthwise conv 3 × 3, 58 · norm",
+            "conv 1 × 1, 58 · norm · relu",
+            "concatenate",
+            "channel shuffle",
+        ],
+    )
+    split, first, _, last, join, _ = block.inner
+    assert {edge.target: edge.shape for edge in drawing.edges if edge.source is split} == {
+        first: (58, 28, 28),
+        join: (58, 28, 28),
+    }
+    assert {edge.source for edge in drawing.edges if edge.target is join} == {split, last}
 
 
 @pytest.mark.parametrize("name", ["lenet5", "resnet20", "crnn", "strandnet", "gridnet", "mobilenet_v2", "vit_b_32"])
@@ -228,6 +273,40 @@ def test_drawing_says_what_the_table_says() -> None:
     ):
         assert words in text, words
     assert text.count("Block") == 8
+
+
+def test_stages_that_hand_on_other_shapes_are_drawn_apart() -> None:
+    text = " | ".join(element.text or "" for element in ET.fromstring(drawn("crnn")).iter(f"{SVG}text"))
+    for words in ("Stage 1 | 64 × 16", "Stage 2 | 64 × 8", "2.43 k parameters, 73.7 k MACs", "37 k parameters, 590 k"):
+        assert words in text, words
+
+
+def test_figures_in_stages_that_are_drawn_once_are_of_all_of_them() -> None:
+    text = " | ".join(element.text or "" for element in ET.fromstring(drawn("vit_b_32")).iter(f"{SVG}text"))
+    for words in (
+        "Stages 2 to 12 (× 11) | 768 × 7 × 7",
+        "Block | blocks.1 to blocks.11 | 7.09 M parameters each | 356 M MACs each",
+    ):
+        assert words in text, words
+
+
+def test_figures_of_layers_in_stages_that_are_drawn_once() -> None:
+    class Twice(Net):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Conv1d(2, 4, 3, padding=1), nn.Conv1d(4, 4, 3, padding=1)
+
+        def forward_stages(self, x: Tensor, mask: Tensor | None = None) -> Iterator[Tensor]:
+            yield (x := self.first(x))
+            yield self.second(x)
+
+        def forward_head(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+            return x.mean(2)
+
+    text = draw(graph(Twice(), (2, 9)), "twice", (2, 9), {"parameters": 80, "macs": 648})
+    # 4 x (2 x 3 + 1) + 4 x (4 x 3 + 1) parameters; 9 x (24 + 48) MACs
+    for words in ("Stages 1 to 2 (× 2)", "80 parameters together", "648 MACs together", "first to second: 80 "):
+        assert words in text, words
 
 
 def test_drawing_is_the_same_each_time() -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import sklearn.datasets
 import torch
+from PIL import Image
 from torch.nn.functional import conv2d, max_pool2d
 
 import gridsight
@@ -177,14 +178,21 @@ def test_squeezenet_names_photographs(tmp_path: Path, capsys: pytest.CaptureFixt
     source = published("ckpt_squeezenet_imagenet") / "compressed_SqueezeNet.net"
     photographs = Path(sklearn.datasets.__file__).parent / "images"
     pictures = [Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"]
-    pictures += [photographs / "china.jpg", photographs / "flower.jpg"]
+    pictures += [photographs / "china.jpg", photographs / "flower.jpg", tmp_path / "gray.png"]
+    Image.open(pictures[0]).convert("L").save(tmp_path / "gray.png")
+    (tmp_path / "broken.png").write_bytes(b"no picture")
     out = tmp_path / "squeezenet.safetensors"
-    script("squeezenet_deep_compression").main([str(source), str(out), *map(str, pictures)])
+    asked = [pictures[0], tmp_path / "broken.png", *pictures[1:]]
+    with pytest.raises(SystemExit, match="1 of the pictures could not be read"):
+        script("squeezenet_deep_compression").main([str(source), str(out), *map(str, asked)])
     lines = capsys.readouterr().out.splitlines()[1:]
+    refused = lines.pop(6)
+    assert "broken.png" in refused
     assert [line for line in lines if not line.startswith("  ")] == [str(path) for path in pictures]
     best = [re.sub(r"^ +[\d.]+% ", "", line).partition(",")[0] for line in lines if line.startswith("  ")]
     found = {path.stem: best[5 * i : 5 * i + 5] for i, path in enumerate(pictures)}
-    assert len(best) == 15
+    assert len(best) == 20
+    assert "bow tie" in found["gray"]
     assert found["grace_hopper"][:2] == ["bow tie", "suit"] and "Windsor tie" in found["grace_hopper"]
     assert found["china"][0] == "bell cote" and "monastery" in found["china"]
     assert {"sea urchin", "honeycomb"} <= set(found["flower"])

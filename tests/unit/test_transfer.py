@@ -325,6 +325,7 @@ def test_what_is_refused(published: Any) -> None:
     refused("--offline downloads nothing", model="resnet20", pretrained=True, offline=True)
     refused("give one of the two", pretrained=True, weights="x")
     refused("--frozen is for a start from trained weights", frozen=1)
+    refused("--frozen 5 is more than the --epochs 2 of the run", model="resnet20", pretrained=True, frozen=5)
     refused("--spread must be above 0", pretrained=True, spread=2.0)
     refused("there is no file of weights", weights=str(folder / "none.pth"))
     content = server.files["resnet20.pth"]
@@ -334,6 +335,8 @@ def test_what_is_refused(published: Any) -> None:
     refused("does not say what network it is of; give --model NAME", weights=str(folder / "some.pth"))
     refused("some.pth is not a checkpoint of resnet32: 60 keys are missing", model="resnet32",
             weights=str(folder / "some.pth"))  # fmt: skip
+    (folder / "some.safetensors").write_bytes(content)
+    refused("is no safetensors file; is it a PyTorch file", model="resnet20", weights=str(folder / "some.safetensors"))
     (folder / "hostile.pth").write_bytes(checkpoint(nn.Linear(1, 1), hook=print))
     refused("holds more than tensors, which could run code when loaded", model="resnet20",
             weights=str(folder / "hostile.pth"))  # fmt: skip
@@ -427,13 +430,33 @@ def test_import_takes_of_the_publisher_what_is_not_given(tmp_path: Path, capsys:
         ({"std": (0.0,)}, "--std must be above 0"),
         ({"mean": (float("nan"),)}, "--mean must be finite"),
         ({"mean": (0.0, float("-inf"))}, "--mean must be finite"),
+        ({"mean": (123.0, 117.0)}, "--mean 123 117 is not of values from 0 to 1: divide by 255"),
+        ({"mean": (0.0, 1.5)}, "--mean 0 1.5 is not of values from 0 to 1: divide by 255"),
+        ({"std": (58.4,)}, "--std 58.4 is not of values from 0 to 1: divide by 255"),
+        ({"std": (9e3,), "dtype": "uint16"}, "--std 9000 is not of values from 0 to 1: divide by 65,535"),
+        ({"classes": ("a", "b", "c")}, "--classes has 3 names, the checkpoint answers 10"),
     ],
 )
-def test_import_refuses_what_is_no_mean_or_deviation(tmp_path: Path, given: dict[str, Any], message: str) -> None:
+def test_import_refuses_what_does_not_fit(tmp_path: Path, given: dict[str, Any], message: str) -> None:
     path = tmp_path / "net.pth"
     path.write_bytes(checkpoint(create("lenet5", in_channels=2)))
     with pytest.raises(UsageError, match=message):
         import_checkpoint(str(path), model="lenet5", size=(32,), **given)
+
+
+def test_import_takes_any_mean_of_numbers_without_a_full_scale(tmp_path: Path) -> None:
+    path, mean, std = tmp_path / "net.pth", (-600.0, 40.0), (300.0, 80.0)
+    path.write_bytes(checkpoint(create("lenet5", in_channels=2)))
+    found = import_checkpoint(str(path), model="lenet5", size=(32,), mean=mean, std=std, dtype="float32")
+    front = load_model(found.path).front
+    assert (front.mean, front.std, front.full_scale) == (mean, std, 1.0)
+
+
+def test_another_network_is_said_before_the_number_of_classes(tmp_path: Path) -> None:
+    path = tmp_path / "net.pth"
+    path.write_bytes(checkpoint(create("resnet32")))
+    with pytest.raises(UsageError, match="is not a checkpoint of resnet20: 72 keys are not of resnet20"):
+        import_checkpoint(str(path), model="resnet20", size=(32,), classes=("a", "b", "c"))
 
 
 def test_import_asks_for_axes_that_are_not_published(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from gridsight.tasks import Predicted
 from gridsight.training.memory import in_parts
 
 BATCH = 64
+NOT_FINITE = "the network's answer is not finite (NaN or infinite)"
 
 
 class Predictor:
@@ -89,7 +90,7 @@ class Predictor:
     def answers(
         self, samples: Iterable[Sample | ReadError], *, coverage: float | None = None
     ) -> Iterator[dict[str, Any]]:
-        """Answers in the order of the samples, in batches; what cannot be read gives {"path", "error"}."""
+        """Answers in the order of the samples, in batches; what cannot be read or answered gives {"path", "error"}."""
         threshold = self.threshold(coverage)
         waiting: list[dict[str, Any]] = []
         arrays: list[np.ndarray] = []
@@ -132,15 +133,23 @@ class Predictor:
             yield entry if "error" in entry else entry | next(decoded)
 
     def _decode(self, arrays: Sequence[np.ndarray], threshold: float | None) -> list[dict[str, Any]]:
-        """The task's answers, each with why it is unsure: "low probability", or "unlike the training data"."""
+        """The task's answers, each with why it is unsure: "low probability", or "unlike the training data".
+
+        Outputs that are not finite give {"error"}: no class is more probable than another by them.
+        """
         outputs, strange = self.outputs_and_novelty(arrays)
-        answers = self.task.decode(self.task.predict(outputs, self.model.calibration), threshold)
-        for i, answer in enumerate(answers):
+        sound = np.flatnonzero(np.isfinite(outputs).all(1))
+        answers: list[dict[str, Any]] = [{"error": NOT_FINITE} for _ in outputs]
+        if not len(sound):
+            return answers
+        decoded = self.task.decode(self.task.predict(outputs[sound], self.model.calibration), threshold)
+        for i, answer in zip(sound, decoded, strict=True):
             answer["reason"] = "low probability" if answer.get("unsure") else None
             answer["novelty"] = None if strange is None else float(strange[i])
             if strange is not None and self.model.novelty is not None and strange[i] > self.model.novelty.threshold:
                 answer |= {"unsure": True, "reason": "unlike the training data"}
             answer.setdefault("unsure", None if strange is None else False)
+            answers[i] = answer
         return answers
 
 

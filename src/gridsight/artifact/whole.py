@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gridsight.artifact.predictor import Predictor
+from gridsight.artifact.predictor import NOT_FINITE, Predictor
 from gridsight.core.errors import ReadError
 from gridsight.data.conform import conform
 from gridsight.data.sample import Sample
@@ -43,6 +43,8 @@ def whole_answers(
             if isinstance(sample, ReadError):
                 raise sample
             outputs = whole_outputs(predictor, sample, overlap=overlap, check=check)
+            if not np.isfinite(outputs).all():
+                raise ReadError(sample.path, NOT_FINITE)
         except ReadError as error:
             yield {"path": error.path, "error": error.reason}
             continue

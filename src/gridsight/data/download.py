@@ -51,11 +51,12 @@ def fetch(remote: Remote, folder: Path, console: Console | None = None, offline:
     Raises `DataError` when it cannot be had, saying which file to put where by hand.
     """
     path = folder / remote.name
+    by_hand = f"put {remote.name} from {remote.url} into {folder} by hand"
     if path.exists():
         if (found := sha256(path)).startswith(remote.sha256):
             return path
-        raise DataError(f"{path} is not {remote.url} ({_hashes(found, remote)}); delete it, and it is downloaded")
-    by_hand = f"put {remote.name} from {remote.url} into {folder} by hand"
+        delete = f"delete it; {by_hand}" if offline else "delete it, and it is downloaded"
+        raise DataError(f"{path} is not {remote.url} ({_hashes(found, remote)}); {delete}")
     if offline:
         raise DataError(f"{remote.name} is not in {folder}, and --offline downloads nothing; {by_hand}")
     part = folder / f".{remote.name}.part"
@@ -78,9 +79,10 @@ def fetch(remote: Remote, folder: Path, console: Console | None = None, offline:
                 part.unlink()
         note = f"; {kept:,} bytes are kept, and the next call goes on from there" if kept else ""
         raise DataError(f"cannot download {remote.address} ({_why(error)}){note}; {by_hand}") from None
-    raise DataError(
-        f"{remote.address} gave {size:,} bytes that are not the published file ({_hashes(found, remote)}); {by_hand}"
-    )
+    wrong = f"{size:,} bytes that are not the published file ({_hashes(found, remote)})"
+    if size > remote.size:
+        wrong = f"more than the {remote.size:,} bytes of the published file, and was not read further"
+    raise DataError(f"{remote.address} gave {wrong}; {by_hand}")
 
 
 def _download(remote: Remote, part: Path, console: Console) -> None:

@@ -2,7 +2,8 @@
 
 Followed through the tensors that really pass (on the meta device: no memory, no arithmetic), so shortcuts, branches and
 functional calls are there, and nothing is that does not run. What only looks at a tensor in another way (views, slices,
-permutations, copies) is no step: it hands on the step that wrote the tensor. A parameter belongs to what reads it.
+permutations, copies) is no step: it hands on the step that wrote the tensor. Two are steps, as they say where channels
+go: `split`, channels dealt to several readers, and `channel_shuffle`. A parameter belongs to what reads it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -67,6 +68,8 @@ class _Origin:
     step: Step | None = None
     parameters: dict[int, int] = field(default_factory=dict)
     macs: int = 0
+    mixed: bool = False
+    """Whether a copy has put its numbers in another order, with more axes than before."""
 
 
 def graph(net: nn.Module, shape: Sequence[int]) -> Graph:
@@ -100,7 +103,14 @@ def graph(net: nn.Module, shape: Sequence[int]) -> Graph:
 
 
 def _needed(steps: Sequence[Step], answer: Step | None) -> tuple[Step, ...]:
-    """The steps that `answer` depends on."""
+    """The steps that `answer` depends on, without splits of which one step reads all that is read."""
+    whole: dict[int, Step | None] = {}
+    for split in steps:
+        readers = [step for step in steps if any(source is split for source, _ in step.reads)]
+        if split.op == "split" and len(readers) < 2 and split is not answer:
+            whole[id(split)] = split.reads[0][0]
+    for step in steps:
+        step.reads = tuple((whole.get(id(source), source), shape) for source, shape in step.reads)
     needed = {id(answer)}
     for step in reversed(steps):
         if id(step) in needed:
@@ -114,6 +124,13 @@ def _item(x: Tensor) -> tuple[int, ...]:
 
 
 _COPIES = {aten.clone, aten._to_copy, aten._unsafe_view, aten.copy}
+_SLICES = {aten.slice, aten.split, aten.split_with_sizes}
+
+
+def _is_mixed(x: Tensor) -> bool:
+    """Whether a copy of `x`, axis after axis, has another order than its memory."""
+    strides = [stride for n, stride in zip(x.shape, x.stride(), strict=True) if n > 1]
+    return strides != sorted(strides, reverse=True)
 
 
 class _Recorder(TorchDispatchMode):
@@ -124,6 +141,7 @@ class _Recorder(TorchDispatchMode):
         self.steps: list[Step] = []
         self.stage = 0
         self.calls: list[Call] = []
+        self.splits: dict[tuple[Step, Call], Step] = {}
         self.origins = {id(p): _Origin(False, parameters={id(p): p.numel()}) for p in net.parameters()}
         self.kept: list[Any] = []  # ids of tensors that are gone would be given again
 
@@ -153,7 +171,7 @@ class _Recorder(TorchDispatchMode):
             constant.macs = 0  # what made a constant counts in the first step that reads it
         origin = _Origin(False, parameters=parameters, macs=macs)
         if known and looks and not func._schema.is_mutable:
-            origin = known[0][1]
+            origin = self._seen(func.overloadpacket, known[0][0], outs[0], known[0][1])
         elif known:
             reads = {(id(o.step), _item(t)): (o.step, _item(t)) for t, o in known}
             shown = {key: tuple(v.shape) if isinstance(v, Tensor) else v for key, v in given.items()}
@@ -165,3 +183,24 @@ class _Recorder(TorchDispatchMode):
         for out in outs:
             self.origins[id(out)] = origin
         return result
+
+    def _seen(self, op: Any, x: Tensor, out: Tensor, origin: _Origin) -> _Origin:
+        """The origin of `out`, a view or copy of `x`: that of `x`, unless channels are split or shuffled."""
+        source, call = origin.step, self.calls[-1]
+        if source is None or call.leaf:
+            return origin
+        before, after = _item(x), _item(out)
+        if op is aten.clone and x.dim() > len(source.shape) + 1 and _is_mixed(x):
+            return _Origin(True, source, mixed=True)
+        if origin.mixed and after == source.shape:
+            step = Step("channel_shuffle", call, self.stage, ((source, after),), after, {}, {}, 0)
+            self.steps.append(step)
+            return _Origin(True, step)
+        fewer = after and before == source.shape and after[0] < before[0] and after[1:] == before[1:]
+        if op in _SLICES and fewer and len(before) == out.dim() - 1:
+            if (source, call) not in self.splits:
+                step = Step("split", call, self.stage, ((source, before),), after, {}, {}, 0)
+                self.splits[source, call] = step
+                self.steps.append(step)
+            return _Origin(True, self.splits[source, call])
+        return origin

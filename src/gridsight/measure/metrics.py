@@ -43,9 +43,10 @@ def summary(
 ) -> dict[str, Metric]:
     """Each metric of probabilities (n, K) against targets (n,) as {"value", "low", "high"}, 95 % intervals.
 
-    accuracy: Wilson (with groups: on the effective number of items). The rest: percentiles of a bootstrap over groups,
-    or items where there are none; 1,000 resamples, 400 for the areas under curves (fewer beyond 100,000 items), from
-    `seed`. A perfect value, which no resample can doubt, takes its lower bound from Wilson's of its counts.
+    accuracy: Wilson (with groups: on the effective number of items). balanced_accuracy: Wilson's of the recalls, put
+    together. The rest: percentiles of a bootstrap over groups, or items where there are none; 1,000 resamples, 400 for
+    the areas under curves (fewer beyond 100,000 items), from `seed`. A perfect value, which no resample can doubt,
+    takes its lower bound from Wilson's of its counts.
     """
     p, y, k = _checked(probabilities, targets, len(classes))
     n = len(y)
@@ -65,10 +66,11 @@ def summary(
 
     effective = float(n) if groups is None else effective_count(hits, units)
     found["accuracy"] = (values["accuracy"], *wilson(values["accuracy"] * effective, effective))
+    found["balanced_accuracy"] = _balanced(hits, y, None if groups is None else units, found["balanced_accuracy"])
     # how many independent units each class has, for what a perfect value still leaves open
     inside = np.array([len(np.unique(units[y == c])) for c in range(k)])
     outside = np.array([len(np.unique(units[y != c])) for c in range(k)])
-    counts = {"balanced_accuracy": inside, "f1_macro": inside, "average_precision": inside}
+    counts = {"f1_macro": inside, "average_precision": inside}
     counts["roc_auc"] = np.minimum(inside, outside)
     for name, count in counts.items():
         if k == 2 and name in _CURVES:
@@ -231,6 +233,25 @@ def defined_mean(values: Floats) -> Floats:
     """Mean along the first axis of what is not NaN; NaN where nothing is left."""
     defined = ~np.isnan(values)
     return _share(np.where(defined, values, 0).sum(0), defined.sum(0).astype(np.float64))
+
+
+def _balanced(
+    hits: NDArray[np.bool_], y: NDArray[Any], units: NDArray[Any] | None, drawn: tuple[float, float, float]
+) -> tuple[float, float, float]:
+    """(value, low, high) of the mean recall: Wilson bounds of the recalls, added as variances (as `_perfect_low`).
+
+    A recall of 0 or 1 is the same in every resample, so a network that answers one class alone would seem certain. With
+    groups, which may lie across classes, no narrower than the `drawn` interval of the bootstrap.
+    """
+    inside = [y == c for c in np.unique(y)]
+    recalls = np.array([hits[own].mean() for own in inside])
+    counts = np.array([own.sum() if units is None else effective_count(hits[own], units[own]) for own in inside], float)
+    low, high = wilson(recalls * counts, counts)
+    mean = float(recalls.mean())
+    below, above = (float(np.sqrt(np.square(recalls - bound).sum())) / len(recalls) for bound in (low, high))
+    if units is None:
+        return mean, mean - below, mean + above
+    return mean, float(np.fmin(mean - below, drawn[1])), float(np.fmax(mean + above, drawn[2]))
 
 
 def _perfect_low(counts: NDArray[Any]) -> float:

@@ -22,6 +22,9 @@ NESTS = ("state_dict", "model_state_dict", "model", "net", "model_state")
 WRAPPERS = ("module.", "model.", "_orig_mod.")
 """What DataParallel, Lightning and torch.compile put before the keys of the network that they hold."""
 
+MAGIC = (b"PK", b"\x80")
+"""How torch's files start: as archives now, as pickles once."""
+
 BROKEN = (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError, AttributeError, TypeError)
 """What torch raises about a file that is none of its own, or no longer."""
 
@@ -34,11 +37,14 @@ def load_state(path: Path) -> dict[str, Tensor]:
         raise UsageError(f"{path} is an empty file, not a checkpoint")
     # safetensors: eight bytes of header length, then a JSON object
     state = _safetensors(path) if head[8:9] == b"{" else _pickled(path, head)
-    refuse_infinite(state, path)
+    refuse_impossible(state, path)
     return state
 
 
 def _pickled(path: Path, head: bytes) -> dict[str, Tensor]:
+    if path.name.endswith(".safetensors"):  # by this name torch takes it for one, whatever it holds
+        more = "; is it a PyTorch file? rename it to .pth" if head.startswith(MAGIC) else ""
+        raise UsageError(f"{path} is no safetensors file{more}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what it warns of is refused below in our own words
@@ -58,15 +64,21 @@ def _pickled(path: Path, head: bytes) -> dict[str, Tensor]:
 
 def _why(error: Exception, head: bytes) -> str:
     """What is wrong with a file that starts with `head` and that torch refused; torch's own words fill a screen."""
-    if not head.startswith((b"PK", b"\x80")):
+    if not head.startswith(MAGIC):
         return "is no checkpoint: it starts neither as torch's files nor as safetensors"
     if isinstance(error, pickle.UnpicklingError) and "truncated" not in str(error):
         return "holds more than tensors, which could run code when loaded; save net.state_dict() alone"
     return "is cut short or damaged: copy or download it again"
 
 
-def refuse_infinite(state: Mapping[str, Tensor], path: Path) -> None:
-    """A `UsageError` that names the tensors with a NaN or an infinity."""
+def refuse_impossible(state: Mapping[str, Tensor], path: Path) -> None:
+    """A `UsageError` that names the tensors that are not dense, hold a NaN or an infinity, or a variance below 0."""
+    sparse = [key for key, value in state.items() if value.layout != torch.strided or value.is_meta]
+    if sparse:
+        raise UsageError(
+            f"{path} has {counted(len(sparse), 'tensor')} without an entry for every cell (sparse or meta; first: "
+            f"{', '.join(sparse[:3])}): save dense ones (tensor.to_dense())"
+        )
     wrong = [
         key for key, value in state.items() if value.is_floating_point() and not torch.isfinite(value.float()).all()
     ]
@@ -75,10 +87,20 @@ def refuse_infinite(state: Mapping[str, Tensor], path: Path) -> None:
             f"{path} has NaN or infinite values in {counted(len(wrong), 'tensor')} (first: {', '.join(wrong[:3])}): "
             "take a checkpoint from before its training diverged"
         )
+    wrong = [key for key, value in state.items() if key.endswith("running_var") and _below_zero(value)]
+    if wrong:
+        raise UsageError(
+            f"{path} has negative variances in {counted(len(wrong), 'tensor')} (first: {', '.join(wrong[:3])}): "
+            "it was not trained so; take another checkpoint"
+        )
+
+
+def _below_zero(value: Tensor) -> bool:
+    return not value.is_complex() and bool((value.double() < 0).any())
 
 
 def refuse_others(net: nn.Module, state: Mapping[str, Tensor], name: str, path: Path) -> None:
-    """A `UsageError` that says which keys and shapes of `state` are not those of `net`, the network called `name`."""
+    """A `UsageError` that says which keys, shapes and types of `state` are not those of `net`, called `name`."""
     own = net.state_dict()
     # counters of norms are younger than many checkpoints and do not matter for inference
     missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
@@ -99,6 +121,10 @@ def refuse_others(net: nn.Module, state: Mapping[str, Tensor], name: str, path: 
         problems.append(f"{counted(len(shapes), 'shape')} {'differs' if len(shapes) == 1 else 'differ'} ({shapes[0]})")
     if problems:
         raise UsageError(f"{path} is not a checkpoint of {name}: {'; '.join(problems)}")
+    for key, value in own.items():
+        if value.is_floating_point() and key in state and not state[key].is_floating_point():
+            kind = str(state[key].dtype).removeprefix("torch.")
+            raise UsageError(f"{path} holds {key} as {kind}; weights are real numbers, of a floating-point type")
 
 
 def _are(count: int, thing: str) -> str:

@@ -1,7 +1,7 @@
 """A network as one SVG drawing: stages with their shapes and what they cost, blocks, branches and shortcuts."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from typing import Any
@@ -47,6 +47,7 @@ class _Drawing:
         self.graph, self.edges, self.totals, self.shape = graph, edges, totals, shape
         self.reads: dict[Box, list[Edge]] = {}
         self.written: dict[Box, tuple[int, ...]] = {}
+        self.copies: dict[Box, list[Box]] = {}
         for edge in edges:
             self.reads.setdefault(edge.target, []).append(edge)
             wrote = edge.source.own[-1].shape if edge.source.own else edge.shape
@@ -60,6 +61,7 @@ class _Drawing:
 
     def svg(self, boxes: list[Box], name: str) -> str:
         """The whole drawing: a head, then a panel a stage with its figures beside it."""
+        self.copies = {inner: copies for box in boxes for inner, copies in box.drawn()}
         parts = [self.stage(box) if box.inner else self.leaf(box, 0) for box in boxes]
         body = self.compose(parts, {leaf: i for i, box in enumerate(boxes) for leaf in box.leaves()}, ports=False)
         left = min(body.x[i] - part.left for i, part in enumerate(parts)) - PAD
@@ -112,7 +114,7 @@ class _Drawing:
         lines = [("Head", "ink b", FONT)]
         if last < len(self.graph.stages):
             shape, field = self.graph.stages[last]
-            name = f"Stages {first + 1} to {last + 1}" if box.others else f"Stage {first + 1}"
+            name = f"Stages {first + 1} to {last + 1} (× {len(box.alike)})" if box.others else f"Stage {first + 1}"
             lines = [(name, "ink b", FONT), (times(shape), "ink", FONT)]
             sees = "all" if None in field.size else " × ".join(f"{n:,}" for n in _same(field.size))
             figures = [f"receptive field {sees}"]
@@ -145,16 +147,16 @@ class _Drawing:
     def block(self, box: Box) -> _Part:
         """A frame with its name and figures to the right."""
         heads = [box.call.kind if box.call else "repeated"]
-        names = [each.call.name for each in box.alike if each.call]
+        copies = self.copies[box]
+        names = [each.call.name for each in copies if each.call]
         if box.others:
             heads[0] += f" × {len(box.alike)}"
         lines = [names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"] if names else []
         for what, values in (
-            ("parameters", [each.parameters for each in box.alike]),
-            ("MACs", [each.macs for each in box.alike]),
+            ("parameters", [each.parameters for each in copies]),
+            ("MACs", [each.macs for each in copies]),
         ):
-            ending = "" if len(values) == 1 else " each" if len(set(values)) == 1 else " together"
-            lines.append(f"{short(sum(values) if ending == ' together' else values[0])} {what}{ending}")
+            lines.append(_figure(what, values))
         side = text(0, 0, heads[0], "ink b") + "".join(
             text(0, 17 + 15 * i, line, "soft", SMALL) for i, line in enumerate(lines)
         )
@@ -183,10 +185,11 @@ class _Drawing:
         """A layer or operation."""
         lines = _wrapped(box.words)
         notes = []
+        copies = self.copies[box]
         if depth == 0 and box.parameters and box.kind != "end":
-            notes = [f"{short(box.parameters)} parameters, {short(box.macs)} MACs"]
-        if box.others and notes:
-            notes = [f"{short(sum(each.parameters for each in box.alike))} parameters together"]
+            notes = [_figure("parameters", [each.parameters for each in copies])]
+            macs = _figure("MACs", [each.macs for each in copies])
+            notes = [f"{notes[0]}, {macs}"] if len(copies) == 1 else [*notes, macs]
         width = max(64.0, *(wide(line, FONT) + 18 for line in lines), *(wide(note, SMALL) + 18 for note in notes))
         height = 9 + 16.0 * len(lines) + 14 * len(notes)
         kind = "block frame" if box.kind in ("end", "minor") else box.kind
@@ -208,9 +211,14 @@ class _Drawing:
 
     def hint(self, box: Box) -> str:
         """What a viewer shows when the pointer rests on a leaf."""
-        names = [each.call.name for each in box.alike if each.call and each.call.name]
-        words = [", ".join(names)] if names else []
-        words.append(f"{box.parameters:,} parameters, {box.macs:,} MACs, {times(box.own[-1].shape)}")
+        copies = self.copies[box]
+        names = [each.call.name for each in copies if each.call and each.call.name]
+        words = [names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"] if names else []
+        figures = [
+            _figure("parameters", [each.parameters for each in copies], "{:,}".format),
+            _figure("MACs", [each.macs for each in copies], "{:,}".format),
+        ]
+        words.append(", ".join([*figures, times(box.own[-1].shape)]))
         return ": ".join(words)
 
     def compose(self, parts: list[_Part], owner: dict[Box, int], ports: bool, least: float = 0.0) -> "_Body":
@@ -309,6 +317,14 @@ class _Body:
     y: list[float]
     enter: dict[Box, float]
     leave: dict[Box, float]
+
+
+def _figure(what: str, values: Sequence[int], say: Callable[[int], str] = short) -> str:
+    """What one box or several equal ones cost: each where they are equal, else together."""
+    if len(values) == 1:
+        return f"{say(values[0])} {what}"
+    equal = len(set(values)) == 1
+    return f"{say(values[0] if equal else sum(values))} {what} {'each' if equal else 'together'}"
 
 
 def _same(values: Sequence[Any]) -> Sequence[Any]:

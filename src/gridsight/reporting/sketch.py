@@ -2,7 +2,7 @@
 
 A layer and what follows it cell by cell (norm, activation) are one box. A module made of several is a block, a frame
 around its boxes; a module within a block is one box with its class name. Blocks that follow each other and would be
-drawn alike are drawn once: the others are `Box.others`.
+drawn alike are drawn once: the others are `Box.others`. So are stages, where they hand on the same shape.
 """
 
 import math
@@ -46,6 +46,15 @@ class Box:
     def alike(self) -> tuple["Box", ...]:
         """The box and those that are drawn by it."""
         return (self, *self.others)
+
+    def drawn(self) -> Iterator[tuple["Box", list["Box"]]]:
+        """Each box in it with all that this box stands for: its repetitions, and those in repetitions around it."""
+        yield from self._drawn(list(self.alike))
+
+    def _drawn(self, copies: list["Box"]) -> Iterator[tuple["Box", list["Box"]]]:
+        yield self, copies
+        for i, box in enumerate(self.inner):
+            yield from box._drawn([each for copy in copies for each in copy.inner[i].alike])
 
     @property
     def parameters(self) -> int:
@@ -105,6 +114,7 @@ class _Tree:
 
     def __init__(self, graph: Graph) -> None:
         self.of: dict[Step, Box] = {}
+        self.stages = [shape for shape, _ in graph.stages]
         self.time = {step: i for i, step in enumerate(graph.steps)}
         self.merged: dict[Box, Box] = {}
         self.sources: dict[Box, set[Box]] = {}
@@ -260,14 +270,19 @@ class _Tree:
 
     def _times(self, boxes: list[Box], size: int) -> int:
         """How often the first `size` boxes are repeated, each time reading what the time before wrote."""
-        unit, times = boxes[:size], 1
+        unit, times = [self._seen(box) for box in boxes[:size]], 1
         while len(following := boxes[times * size : (times + 1) * size]) == size:
             before = boxes[(times - 1) * size : times * size]
             linked = self._reads(Box(None, inner=following), Box(None, inner=before))
-            if not linked or [_look(box) for box in following] != [_look(box) for box in unit]:
+            if not linked or [self._seen(box) for box in following] != unit:
                 break
             times += 1
         return times
+
+    def _seen(self, box: Box) -> tuple[object, ...]:
+        """What is equal for boxes that are drawn once; stages, whose shape stands beside them, also in that."""
+        stage = next(box.steps()).stage if box in self.frames else len(self.stages)
+        return (*_look(box), *self.stages[stage : stage + 1])
 
 
 def _shape(source: Step | None, seen: tuple[int, ...]) -> tuple[int, ...]:

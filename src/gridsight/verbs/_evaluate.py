@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gridsight.artifact.predictor import Predictor, load
+from gridsight.artifact.predictor import NOT_FINITE, Predictor, load
 from gridsight.core.console import Console, dumps
 from gridsight.core.errors import DataError, ReadError, UsageError, nearest
 from gridsight.core.run import RunFolder, atomic_write
@@ -83,6 +83,8 @@ def run_evaluation(settings: EvaluateSettings, console: Console) -> Evaluation:
         raise DataError(f"there is nothing to measure in {source.name}: no item has a label that the model knows")
     task, calibration = predictor.task, predictor.model.calibration
     outputs = np.concatenate(read.outputs)
+    if len(wrong := np.flatnonzero(~np.isfinite(outputs).all(1))):
+        raise DataError(f"{NOT_FINITE} for {len(wrong):,} of {len(outputs):,} items (first: {read.paths[wrong[0]]})")
     judged = Judged(np.arange(len(outputs)), task.predict(outputs, calibration), task.predict(outputs, Calibration()))
     y = encode(Target(spec.task, spec.classes), read.labels)
     kept = Kept(None, read.paths, lambda rows: (np.empty((0, spec.channels, *spec.spatial)), None))

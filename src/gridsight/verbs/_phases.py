@@ -27,6 +27,7 @@ from gridsight.nn.whole import WholeItems
 from gridsight.tasks import TASKS, Task, class_weights, make_task
 from gridsight.training.answers import each_batch, predict_logits
 from gridsight.training.loop import Events, Trainer
+from gridsight.training.recipe import shortened
 from gridsight.training.snapshot import load_tensors, save_tensors
 from gridsight.training.tuning import Tuned
 from gridsight.verbs._front_end import front_end
@@ -35,6 +36,11 @@ from gridsight.verbs.train import TrainSettings
 
 EVALUATION = 256
 """Items a batch where nothing is trained."""
+OUT_OF_FOLD = 2e12
+"""Multiply-accumulates that calibrating a small data set by short folds may cost: about a minute of two cores."""
+SHORT = 3
+"""The runs of those folds have so many times fewer epochs, but not fewer than LEAST or than the run itself."""
+LEAST = 20
 LSUV = 64
 """Items, evenly spread over the training data, by which first weights are scaled."""
 IN_MEMORY = 1 << 30
@@ -189,6 +195,17 @@ class Phases:
         # each fold trains on the others, the final network on all: as much as `folds` networks on all
         k = self.settings.folds
         return plan.seconds * count / (k * len(self.data)) if k else plan.seconds
+
+    def short(self, plan: Plan, train: np.ndarray, macs: int) -> Plan | None:
+        """The plan of the three folds that calibrate small data; None where they would take too long, or where a class
+        has too few items. `macs` are those of an item."""
+        # a network that has hardly learned says nothing of the certainty of one that has
+        epochs = min(plan.recipe.epochs, max(LEAST, plan.recipe.epochs // SHORT))
+        # three folds of two thirds of the items, forward and twice backward
+        work = 3 * 2 / 3 * 3 * macs * len(train) * max(1, plan.repeats) * epochs
+        if min(self.counts(train)) < 3 or work > OUT_OF_FOLD:
+            return None
+        return replace(plan, recipe=shortened(plan.recipe, epochs))
 
     def fit(self, plan: Plan, phase: str, seed: int, train: np.ndarray, val: np.ndarray) -> Mapping[str, torch.Tensor]:
         """The chosen state of one network, from its file if the phase has ended before."""

@@ -231,11 +231,18 @@ def _augmentations(words: tuple[str, ...], base: Recipe) -> list[tuple[str, floa
 
 
 def describe_plan(
-    plan: Plan, data: Cached, n_train: int, networks: int, known: "Known", console: Console
+    plan: Plan,
+    data: Cached,
+    n_train: int,
+    networks: int,
+    known: "Known",
+    console: Console,
+    folds_after: Plan | None = None,
 ) -> dict[str, Any]:
     """Print the network, its cost and the recipe; the same facts for plan.json.
 
-    Cross-validation trains `networks` - 1 networks on a part of the items, and one on all.
+    Cross-validation trains `networks` - 1 networks on a part of the items, and one on all. `folds_after` is the plan of
+    the three folds that calibrate the network afterwards.
     """
     recipe, found = plan.recipe, known.cost
     field = stage_fields(plan.network(plan.seed), plan.in_channels, plan.spatial)[-1].size
@@ -266,13 +273,18 @@ def describe_plan(
         frozen, whole = recipe.tuning.frozen, f"the first stage at {recipe.tuning.spread:g} of the rate"
         first = "epoch" if frozen == 1 else f"{frozen} epochs"
         learns = f"it alone learns in the first {first}, then all stages do" if frozen else "all stages learn at once"
-        console.say(f"         a new head; {learns}, {whole}")
+        probe = frozen >= recipe.epochs
+        console.say("         a new head, which alone learns" if probe else f"         a new head; {learns}, {whole}")
     if plan.accumulate > 1:
         console.say(f"memory   a batch is computed in {plan.accumulate} parts, with the gradient of the whole")
     what = f"for {networks} networks, " if folds else ""
     where = "the GPU's memory" if known.device.type == "cuda" else "memory"
+    # each of three folds trains on two thirds of the items
+    more = 0.0 if folds_after is None else 2 * seconds * folds_after.recipe.epochs / recipe.epochs
+    after = f"then {_duration(more)} of short folds to calibrate it, " if more else ""
     console.say(
-        f"expect   about {_duration(seconds)} of training, {what}and {memory / 1e6:,.0f} MB of {where} at the peak"
+        f"expect   about {_duration(seconds)} of training, {what}{after}"
+        f"and {memory / 1e6:,.0f} MB of {where} at the peak"
     )
     return {
         "model": recipe.model,

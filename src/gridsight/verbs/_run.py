@@ -30,7 +30,6 @@ from gridsight.nn.frontend import FrontEndSettings
 from gridsight.training.budget import recipe_from
 from gridsight.training.memory import free_memory, parts_that_fit
 from gridsight.training.overfit import overfits
-from gridsight.training.recipe import shortened
 from gridsight.training.stopping import Stopped
 from gridsight.verbs._budget import plan_in_time
 from gridsight.verbs._data import decoded, describe_data
@@ -45,11 +44,6 @@ from gridsight.verbs.train import TrainSettings
 
 BAD_SHARE = 0.01
 """More unreadable items than this share stop a run unless the user accepts them."""
-OUT_OF_FOLD = 2e12
-"""Multiply-accumulates that calibrating a small data set by short folds may cost: about a minute of two cores."""
-SHORT = 3
-"""The runs of those folds have so many times fewer epochs, but not fewer than LEAST or than the run itself."""
-LEAST = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,7 +161,10 @@ class _Execution:
             self.plan = self._in_time(started, parts, stored)
         known = self._know_machine(stored)
         self.plan = ranks.from_first(lambda: self.plan)
-        found = describe_plan(self.plan, data, len(parts.train), 1 + settings.folds, known, console)
+        folds = None
+        if not (len(parts.val) or settings.folds):
+            folds = self.phases.short(self.plan, parts.train, known.cost.macs)
+        found = describe_plan(self.plan, data, len(parts.train), 1 + settings.folds, known, console, folds)
         ranks.from_first(lambda: self._keep_plan(found, stored))
         self.task = self.phases.task(self.plan, parts.train)
         if settings.check:
@@ -328,13 +325,9 @@ class _Execution:
         if len(parts.val):
             answers = self.phases.predict(self.plan, state, parts.val)
         else:
-            plan = self.folder.read_json(self.folder.plan)
-            # a network that has hardly learned says nothing of the certainty of one that has
-            epochs = min(self.plan.recipe.epochs, max(LEAST, self.plan.recipe.epochs // SHORT))
-            short = replace(self.plan, recipe=shortened(self.plan.recipe, epochs))
-            # three folds of two thirds of the items, forward and twice backward
-            work = 3 * 2 / 3 * 3 * plan["macs"] * len(parts.train) * max(1, self.plan.repeats) * epochs
-            if min(self.phases.counts(parts.train)) < 3 or work > OUT_OF_FOLD:
+            if (
+                short := self.phases.short(self.plan, parts.train, self.folder.read_json(self.folder.plan)["macs"])
+            ) is None:
                 return Calibration()
             self.console.say("calibration by three short folds of the training data")
             try:

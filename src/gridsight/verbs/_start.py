@@ -231,13 +231,13 @@ def sizes_of(model: str, ndim: int, state: Mapping[str, Any], path: Path) -> tup
 
 def _state(path: Path, net: "Net", name: str) -> Mapping[str, Any]:
     """The tensors of a file under the keys of `net`, all there and of its shapes."""
-    from gridsight.nn.weights import load_state, matched, refuse_infinite, refuse_others
+    from gridsight.nn.weights import load_state, matched, refuse_impossible, refuse_others
     from gridsight.training.snapshot import load_tensors
 
     if (own := _of_gridsight(path)) is not None:
         tensors = load_tensors(path)[0]
         state = {key: value for key, value in tensors.items() if not key.startswith(("test.", "novelty."))}
-        refuse_infinite(state, path)
+        refuse_impossible(state, path)
         name = own["architecture"]
     else:
         state = net.fit_state(matched(load_state(path), net.renames))

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 
-from gridsight.core.console import Console
+from gridsight.core.console import Console, counted
 from gridsight.core.errors import UsageError
 from gridsight.core.settings import argument, option
 from gridsight.models._catalogue import Published, published
@@ -87,16 +87,16 @@ def import_checkpoint(settings: ImportSettings, console: Console) -> Imported:
         known = None  # trained on other data than what was published
     classes = _classes(settings.classes) or (known.names if known else ()) or tuple(map(str, range(outputs)))
     arguments = {"spatial": spatial} if MODELS.accepts(settings.model, "spatial") else {}
-    net = create(settings.model, ndim=ndim, in_channels=channels, num_classes=len(classes), **arguments)
+    net = create(settings.model, ndim=ndim, in_channels=channels, num_classes=outputs, **arguments)
     state = net.fit_state(state)
     refuse_others(net, state, settings.model, path)
+    if len(classes) != outputs:
+        raise UsageError(f"--classes has {counted(len(classes), 'name')}, the checkpoint answers {outputs:,}")
     net.load_state_dict(net.state_dict() | state)
     mean = _each(settings.mean or (known.mean if known else ()), channels, 0.0, "mean")
     std = _each(settings.std or (known.std if known else ()), channels, 1.0, "std")
     if min(std) <= 0:
         raise UsageError(f"--std must be above 0, not {settings.std}")
-    if known:
-        _say_published(known, settings, spatial, console)
     spec = DataSpec(
         name=path.stem,
         kind={1: "series", 2: "image", 3: "volume"}[ndim],  # type: ignore[arg-type]
@@ -107,6 +107,10 @@ def import_checkpoint(settings: ImportSettings, console: Console) -> Imported:
         classes=classes,
         fit="crop" if ndim > 1 else "exact",
     )
+    if spec.full_scale > 1:  # floats have any scale
+        _refuse_unscaled(settings, spec.full_scale)
+    if known:
+        _say_published(known, settings, spatial, console)
     out = Path(settings.out) if settings.out else path.with_name(f"{path.stem}.model.safetensors")
     front = FrontEndSettings(spec.full_scale, mean, std)
     save_model(out, Model(settings.model, arguments, ndim, channels, net.eval(), front, spec))
@@ -131,6 +135,13 @@ def _say_published(known: Published, settings: ImportSettings, spatial: tuple[in
             f"here the largest middle part with the aspect of {times(spatial)} is brought to that size, so accuracy "
             f"may differ a little from the published {known.top1:.2f} %"
         )
+
+
+def _refuse_unscaled(settings: ImportSettings, full_scale: float) -> None:
+    for name, values in (("mean", settings.mean), ("std", settings.std)):
+        if max(values, default=0) > 1:
+            said = " ".join(f"{value:g}" for value in values)
+            raise UsageError(f"--{name} {said} is not of values from 0 to 1: divide by {full_scale:,.0f}")
 
 
 def _classes(words: tuple[str, ...]) -> tuple[str, ...]:

@@ -56,13 +56,13 @@ class Predictions:
 
     @property
     def exit_code(self) -> int:
-        """1 when an item could not be read."""
+        """1 when an item has no answer."""
         return int(self.failed > 0)
 
 
 @VERBS.register("predict", settings=PredictSettings)
 def predict(settings: PredictSettings, console: Console) -> Predictions:
-    """Answer for every item of the paths; an item that cannot be read is an entry with "error"."""
+    """Answer for every item of the paths; an item that cannot be read or answered is an entry with "error"."""
     from gridsight.artifact.predictor import load
     from gridsight.verbs._judge import like_chance
 
@@ -100,7 +100,7 @@ def predict(settings: PredictSettings, console: Console) -> Predictions:
     if answered + failed == 0:
         raise UsageError(f"nothing to predict in {', '.join(settings.paths)}")
     if answered + failed > 1:
-        console.note(f"{answered:,} answered, {unsure:,} of them unsure; {failed:,} could not be read")
+        console.note(f"{answered:,} answered, {unsure:,} of them unsure; {failed:,} without an answer")
     if predictor.resized:
         size = "x".join(map(str, predictor.model.spec.spatial))
         console.warn(f"resized: {predictor.resized:,} (all training items had {size}, so answers are less certain)")
@@ -145,7 +145,7 @@ def _standard_input(predictor: "Predictor") -> "Iterator[Sample | ReadError]":
 
 def _line(item: dict[str, Any], top: int) -> str:
     if "error" in item:
-        return f"{item['path']}  cannot be read: {item['error']}"
+        return f"{item['path']}  no answer: {item['error']}"
     unsure = f"unsure ({item['reason']}): " if item.get("unsure") else ""
     if "value" in item:
         unit = f" {item['unit']}" if item["unit"] else ""

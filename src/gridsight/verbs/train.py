@@ -36,6 +36,8 @@ class TrainSettings:
       gridsight train photos/ --model resnet50 --pretrained
       gridsight train scans/ --weights runs/photos/model.safetensors
       gridsight train --settings runs/photos/settings.toml --seed 1
+
+    --settings FILE takes the options of another run; those on the command line go before them.
     """
 
     data: str = argument("a path or the name of a data set")
@@ -173,6 +175,8 @@ def _check(settings: TrainSettings) -> None:
     for name in ("frozen", "spread", "offline"):
         if getattr(settings, name) not in (None, False) and not settings.pretrained and settings.weights is None:
             raise UsageError(f"--{name} is for a start from trained weights; give --pretrained or --weights FILE too")
+    if settings.frozen is not None and settings.epochs is not None and settings.frozen > settings.epochs:
+        raise UsageError(f"--frozen {settings.frozen} is more than the --epochs {settings.epochs} of the run")
     if settings.spread is not None and not 0 < settings.spread <= 1:
         raise UsageError(f"--spread must be above 0 and at most 1, not {settings.spread}")
     if settings.minutes is not None and settings.epochs is not None:
