@@ -15,6 +15,7 @@ from gridsight.__main__ import main
 from gridsight.core.console import Console
 from gridsight.core.errors import UsageError
 from gridsight.models import MODELS
+from gridsight.reporting.markup import memory
 from gridsight.verbs.describe import DescribeSettings, describe, describe_model
 from gridsight.verbs.models import ModelsSettings, list_models, measured, one_or_each, recorded
 
@@ -148,6 +149,15 @@ def test_describe_takes_arguments_of_the_network() -> None:
             "cannot be built with .*'XX'",
         ),
         (DescribeSettings("deit_tiny", arguments=("patch=0",)), "cannot be built with .*patch=0.*: integer division"),
+        # what the user did not give (channels, ndim, classes) is not blamed
+        (DescribeSettings("resnet18", arguments=("width=x",)), "cannot be built with width='x': "),
+        (DescribeSettings("resnet18", classes=10**17), f"cannot be built with num_classes={10**17}: Storage size"),
+        (
+            DescribeSettings("resnet18", channels=3, arguments=("depths=3",)),
+            "built with in_channels=3, depths=3: object",
+        ),
+        (DescribeSettings("resnet18", ndim=4), "resnet18 works for ndim 1, 2, 3, not 4"),
+        (DescribeSettings("alexnet", spatial=(8, 8)), "at least 63 x 63; train --size 63 enlarges the items"),
         (DescribeSettings("crnn", arguments=("pool=0",)), "crnn cannot be run with pool=0: max_pool"),
         (DescribeSettings("resnet18", arguments=("stem_stride=0",)), "resnet18 cannot be run with stem_stride=0: int"),
     ],
@@ -155,6 +165,14 @@ def test_describe_takes_arguments_of_the_network() -> None:
 def test_wrong_use_says_what_is_right(settings: DescribeSettings, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         describe(settings, Console(quiet=True))
+
+
+def test_describe_says_memory_in_fitting_units(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["describe", "resnet18", "--spatial", "1000000,1000000"]) == 0
+    assert "MACs, 656 TB of activations an item" in capsys.readouterr().out
+    assert [memory(size) for size in (None, 12, 61_234, 28_480_000, 999_900_000, 2.5e9)] == [
+        "–", "12 B", "61.2 kB", "28.5 MB", "1 GB", "2.5 GB",
+    ]  # fmt: skip
 
 
 def test_a_defect_is_not_blamed_on_arguments(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -194,6 +194,19 @@ def test_what_is_not_given_is_the_publishers() -> None:
     assert create("resnet20").linear.out_features == 10 and create("resnet20", num_classes=4).linear.out_features == 4
 
 
+@pytest.mark.parametrize("ndim", [True, 2.0, "2", 0, 4])
+def test_ndim_is_a_whole_number_among_those_of_the_network(ndim: object) -> None:
+    for ask in (create, published_input):
+        with pytest.raises(UsageError, match=rf"^resnet18 works for ndim 1, 2, 3, not {ndim!r}$"):
+            ask("resnet18", ndim=ndim)  # type: ignore[operator]
+
+
+def test_channels_and_classes_are_whole_numbers() -> None:
+    for key in ("in_channels", "num_classes"):
+        with pytest.raises(UsageError, match=f"{key} must be a whole number of at least 1, not True"):
+            create("resnet18", **{key: True})
+
+
 def test_inflation_starts_from_the_middle_slice_and_refuses_another_network() -> None:
     plane, volume = create("lenet5"), create("lenet5", ndim=3)
     inflate(plane, volume)

@@ -534,7 +534,7 @@ def test_a_run_on_proteins_of_unequal_length(tmp_path):
     new = write(tmp_path / "new.fa", ">a\nGATTACA\n>b\nMKV1\n>c\nMKVLICWHCWHDE\n")
     answers = gridsight.predict(str(tmp_path / "run"), str(new)).items
     assert ["error" in answer for answer in answers] == [False, True, False] and answers[2]["label"] == "yes"
-    with pytest.raises(UsageError, match="strandnet is a network for DNA"):
+    with pytest.raises(UsageError, match="strandnet reads DNA letters"):
         gridsight.train(str(path), out=str(tmp_path / "no"), model="strandnet")
     with pytest.raises(UsageError, match="DNA and RNA alone"):
         gridsight.train(str(path), out=str(tmp_path / "no"), augment=("reverse_complement",))

@@ -88,3 +88,25 @@ def test_padding_takes_no_part_in_start_values() -> None:
     apart = replace(batch, x=torch.ones(3, 1, 5, 5), sizes=torch.tensor([[5, 2], [2, 5], [3, 3]]))
     assert _unpadded(apart).shape == (3, 1, 2, 2), "one item alone is of the median size on both axes"
     assert _unpadded(replace(batch, sizes=None)) is x
+
+
+def test_a_run_of_a_network_with_arguments(tmp_path: Path) -> None:
+    def train(name: str, *arguments: str, **more: Any) -> Any:
+        settings = {"model": "resnet20", "epochs": 1, "report": False, "arguments": arguments} | more
+        return gridsight.train("digits", out=str(tmp_path / name), **settings)
+
+    run = train("run", "width=4", "depths=(1,2)", "shortcut=pad")
+    net = run.predictor().net
+    assert net.conv1.out_channels == 4 and [len(net.layer1), len(net.layer2)] == [1, 2]
+    assert gridsight.resume(run=str(run.path)).metrics == run.metrics
+    for words, message in (
+        (("widht=4",), "no argument 'widht'; did you mean width"),
+        (("ndim=3",), "--arguments ndim: the data say it"),
+        (("width",), "write NAME=VALUE"),
+        (("width=4", "model"), "write NAME=VALUE"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            train("no", *words)
+        assert not (tmp_path / "no").exists()
+    with pytest.raises(UsageError, match="those of --model NAME"):
+        train("no", "width=4", model="auto")

@@ -29,14 +29,11 @@ def create(
     if not isinstance(name, str):
         raise UsageError(f"a network is asked for by its name, such as 'resnet18', not {name!r}")
     MODELS.require(name)
-    ndims = MODELS.get(name).tags["ndims"]
-    ndim = published_input(name)[0] if ndim is None else ndim
-    if ndim not in ndims:
-        raise UsageError(f"{name} works for ndim {', '.join(map(str, ndims))}, not {ndim!r}")
+    ndim, _, _ = published_input(name, ndim)
     shape = {"in_channels": in_channels, "num_classes": num_classes}
     given = {key: value for key, value in shape.items() if value is not None}
     for key, value in given.items():
-        if not isinstance(value, int) or value < 1:
+        if not _is_whole(value) or value < 1:
             raise UsageError(f"{key} must be a whole number of at least 1, not {value!r}")
     with refusing(f"{name} cannot be built", given | arguments):
         return MODELS.create(name, ndim=ndim, **given, **arguments)
@@ -68,7 +65,7 @@ def default_of(name: str, argument: str) -> Any:
 
 
 def published_input(name: str, ndim: int | None = None) -> tuple[int, int, tuple[int, ...]]:
-    """(ndim, in_channels, spatial) of the publisher, or the same size an axis for another `ndim`.
+    """(ndim, in_channels, spatial) of the publisher, or the same size an axis for another `ndim` that `name` works for.
 
     >>> published_input("lenet5")
     (2, 1, (32, 32))
@@ -77,4 +74,11 @@ def published_input(name: str, ndim: int | None = None) -> tuple[int, int, tuple
     spatial = tags.get("spatial", (32,))
     if ndim is None:
         ndim = len(spatial) if len(spatial) in tags["ndims"] else tags["ndims"][0]
+    elif not _is_whole(ndim) or ndim not in tags["ndims"]:
+        raise UsageError(f"{name} works for ndim {', '.join(map(str, tags['ndims']))}, not {ndim!r}")
     return ndim, default_of(name, "in_channels"), tuple(spatial) if len(spatial) == ndim else (spatial[-1],) * ndim
+
+
+def _is_whole(value: Any) -> bool:
+    """Whether a caller gave a whole number; True is one to Python alone."""
+    return isinstance(value, int) and not isinstance(value, bool)

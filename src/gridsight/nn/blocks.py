@@ -184,7 +184,10 @@ def grid_after(nd: Nd, spatial: Sequence[int], steps: Sequence[Step]) -> tuple[i
         axes = zip(minimum, nd.each(kernel), nd.each(stride), nd.each(padding), strict=True)
         minimum = [max(1, (n - 1) * s + k - 2 * p) for n, k, s, p in axes]
     if any(n < least for n, least in zip(spatial, minimum, strict=True)):
-        raise UsageError(f"spatial size {times(spatial)} is too small: this network needs at least {times(minimum)}")
+        raise UsageError(
+            f"spatial size {times(spatial)} is too small: this network needs at least {times(minimum)}; "
+            f"train --size {max(minimum)} enlarges the items, or another network takes them as they are"
+        )
     return tuple(left)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from gridsight.reporting.curves import Line
 from gridsight.reporting.figures import colour_of
+from gridsight.reporting.svg import short
 
 
 def esc(value: Any) -> str:
@@ -49,10 +50,10 @@ def duration(seconds: float | None) -> str:
 
 
 def memory(size: float | None) -> str:
-    """Bytes as MB or GB."""
+    """Bytes in three digits: `28.5 MB`, `656 TB`."""
     if size is None:
         return "–"
-    return f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"
+    return f"{short(round(size))}{'' if size >= 999.5 else ' '}B"
 
 
 def how_often(count: int) -> str:

@@ -21,6 +21,7 @@ from gridsight.nn.frontend import FrontEnd, FrontEndSettings
 from gridsight.nn.geometry import stage_fields
 from gridsight.tasks import make_task
 from gridsight.training.recipe import Recipe, Tuning, recipe, tuned
+from gridsight.verbs._arguments import given_arguments
 from gridsight.verbs._front_end import front_end
 from gridsight.verbs._start import Start
 from gridsight.verbs.train import TrainSettings
@@ -143,7 +144,10 @@ def make_plan(
         base = replace(tuned(base, n_train), model=start.model, arguments=start.arguments)
     chosen = _override(base, settings)
     if MODELS.get(chosen.model).tags.get("alphabet", spec.alphabet) != spec.alphabet:
-        raise UsageError(f"{chosen.model} is a network for DNA; {spec.name} is {spec.alphabet or spec.kind}")
+        raise UsageError(
+            f"{chosen.model} reads DNA letters, and {spec.name} holds {spec.alphabet or spec.kind} data: leave out --model "
+            "for the usual network, or choose another of gridsight models"
+        )
     if aligned and chosen.model == base.model:
         console.say("         letters repeat at fixed places: windows around a site, read place by place")
     operations = _augmentations(settings.augment, base)
@@ -210,6 +214,8 @@ def _override(base: Recipe, settings: TrainSettings) -> Recipe:
         changes = USUAL[changes["optimizer"]] | changes
     if settings.model not in ("auto", base.model):
         changes |= {"model": settings.model, "arguments": {}}
+    if settings.arguments:
+        changes["arguments"] = changes.get("arguments", base.arguments) | given_arguments(settings.arguments)
     return replace(base, **changes)
 
 

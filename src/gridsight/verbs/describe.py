@@ -1,6 +1,5 @@
 """describe: the layers of one network, with shapes, parameters, MACs, memory and receptive field; and a drawing."""
 
-import ast
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from gridsight.core.console import Console
 from gridsight.core.errors import UsageError
 from gridsight.core.settings import argument, option
 from gridsight.verbs import VERBS
+from gridsight.verbs._arguments import given_arguments
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,14 @@ OPTIONS = {
 @VERBS.register("describe", settings=DescribeSettings)
 def describe(settings: DescribeSettings, console: Console) -> dict[str, Any]:
     """The table of layers and the totals; with `svg` the drawing, too."""
+    from gridsight.reporting.markup import memory
+
     if Path(settings.model).exists():
         if settings != DescribeSettings(settings.model, svg=settings.svg, json=settings.json):
             raise UsageError(f"{settings.model} is a trained model: its channels, classes and size are given by it")
         subject = _trained(settings.model)
     else:
-        arguments = dict(_pair(word) for word in settings.arguments)
+        arguments = given_arguments(settings.arguments)
         subject = _named(
             settings.model, settings.ndim, settings.channels, settings.classes, settings.spatial, arguments
         )
@@ -71,7 +73,7 @@ def describe(settings: DescribeSettings, console: Console) -> dict[str, Any]:
     console.table(rows, columns)
     console.say(
         f"total: {table['parameters']:,} parameters, {table['macs']:,} MACs, "
-        f"{table['activation_bytes'] / 1e6:,.2f} MB of activations an item; not in the MACs: "
+        f"{memory(table['activation_bytes'])} of activations an item; not in the MACs: "
         f"{', '.join(table['uncounted']) or 'nothing'}"
     )
     if settings.svg is not None:
@@ -135,7 +137,7 @@ def _named(
     if MODELS.accepts(name, "spatial"):
         given["spatial"] = size
     with torch.device("meta"):
-        net = create(name, ndim=ndim, in_channels=channels, num_classes=num_classes, **given)
+        net = create(name, ndim=ndim, in_channels=in_channels, num_classes=num_classes, **given)
     return _Subject(name, net, (channels, *size), arguments)
 
 
@@ -174,14 +176,3 @@ def _drawing(subject: _Subject, table: Mapping[str, Any]) -> str:
     from gridsight.reporting.diagram import draw
 
     return draw(graph(subject.net, subject.shape), subject.name, subject.shape, table)
-
-
-def _pair(word: str) -> tuple[str, Any]:
-    """`width=32` -> ("width", 32); a value that is no Python literal is text."""
-    name, equals, value = word.partition("=")
-    if not equals:
-        raise UsageError(f"--arguments {word}: write NAME=VALUE, such as width=32")
-    try:
-        return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return name, value

@@ -10,6 +10,7 @@ from gridsight.core.ranks import join
 from gridsight.core.run import RunFolder, atomic_write
 from gridsight.core.settings import argument, option, to_toml
 from gridsight.verbs import VERBS
+from gridsight.verbs._arguments import given_arguments
 
 if TYPE_CHECKING:
     from gridsight.verbs._run import Run
@@ -33,6 +34,7 @@ class TrainSettings:
       gridsight train clips/ --frames
       gridsight train arrays.npz --axes NCL --folds 5
       gridsight train photos/ --model resnet18 --optimizer adamw --lr 1e-3
+      gridsight train photos/ --model resnet20 --arguments width=32
       gridsight train photos/ --model resnet50 --pretrained
       gridsight train scans/ --weights runs/photos/model.safetensors
       gridsight train --settings runs/photos/settings.toml --seed 1
@@ -44,6 +46,7 @@ class TrainSettings:
     out: str | None = option(None, "run folder to make (default runs/DATA-N)", metavar="DIR")
     seed: int = option(0, "every random choice follows from it")
     model: str = option("auto", "network by name (gridsight models lists them); auto chooses by the data")
+    arguments: tuple[str, ...] = option((), "arguments of --model, such as width=32", metavar="NAME=VALUE")
     pretrained: bool = option(False, "start from published weights, of resnet18 unless --model names another network")
     weights: str | None = option(None, "start from a file: a state dict of --model, or a model file", metavar="FILE")
     offline: bool = option(False, "download nothing: published weights must be in the cache")
@@ -170,6 +173,10 @@ def _check(settings: TrainSettings) -> None:
         raise UsageError("--natural-prior takes back what --class-weights or --balanced-sampling did; give one of them")
     if settings.pretrained and settings.weights is not None:
         raise UsageError("--pretrained takes published weights and --weights a file: give one of the two")
+    if settings.arguments and (settings.model == "auto" or settings.pretrained or settings.weights is not None):
+        raise UsageError("--arguments are those of --model NAME; networks that are trained already have theirs")
+    for name in given_arguments(settings.arguments).keys() & {"ndim", "in_channels", "num_classes", "spatial"}:
+        raise UsageError(f"--arguments {name}: the data say it")
     if settings.lsuv and (settings.pretrained or settings.weights is not None):
         raise UsageError("--lsuv draws the first weights anew; leave it out with --pretrained or --weights")
     for name in ("frozen", "spread", "offline"):
