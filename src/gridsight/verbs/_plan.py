@@ -145,8 +145,8 @@ def make_plan(
     chosen = _override(base, settings)
     if MODELS.get(chosen.model).tags.get("alphabet", spec.alphabet) != spec.alphabet:
         raise UsageError(
-            f"{chosen.model} reads DNA letters, and {spec.name} holds {spec.alphabet or spec.kind} data: leave out --model "
-            "for the usual network, or choose another of gridsight models"
+            f"{chosen.model} reads DNA letters, and {spec.name} holds {spec.alphabet or spec.kind} data: leave out "
+            "--model for the usual network, or choose another of gridsight models"
         )
     if aligned and chosen.model == base.model:
         console.say("         letters repeat at fixed places: windows around a site, read place by place")
