@@ -219,7 +219,9 @@ def test_flipped_bytes_of_a_tar_give_errors_and_nothing_else(tmp_path):
     rng = np.random.default_rng(0)
     for suffix in (".tar", ".tar.gz", ".tar.xz"):
         archive = tarred(tmp_path / f"a{suffix}", pictures(tmp_path / f"in{suffix}"))
-        data = archive.read_bytes()
+        data, noticed = archive.read_bytes(), 0
+        whole = [one for item in find(str(archive)).items for one in decode(find(str(archive)), item)]
+        assert whole and all(isinstance(one, Sample) for one in whole)
         for _ in range(40):
             changed = bytearray(data)
             changed[rng.integers(len(data))] = rng.integers(256)
@@ -227,9 +229,12 @@ def test_flipped_bytes_of_a_tar_give_errors_and_nothing_else(tmp_path):
             try:
                 source = find(str(archive))
             except (ReadError, UsageError, DataError):
+                noticed += 1
                 continue
-            for item in source.items:
-                list(decode(source, item))
+            found = [one for item in source.items for one in decode(source, item)]
+            assert all(isinstance(one, Sample | ReadError) for one in found)
+            noticed += bool(source.bad) or any(isinstance(one, ReadError) for one in found)
+        assert noticed > 0, f"no damage to a {suffix} was noticed"
 
 
 # ---- TIFF
