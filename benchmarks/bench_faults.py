@@ -34,7 +34,7 @@ from PIL import Image
 
 from gridsight.core.console import Console
 from gridsight.data.audit import Audit, audit
-from gridsight.data.cache import decode
+from gridsight.data.decoding import decode
 from gridsight.data.source import find
 from gridsight.verbs.check import CheckSettings, check
 

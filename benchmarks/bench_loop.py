@@ -17,6 +17,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from bench_accuracy import matmul_rate
 from torch.nn import functional as F
 
 from gridsight.data.loader import Batch, Loader
@@ -85,17 +86,6 @@ def bare() -> float:
         optimiser.step()
         loss.item()
     return time.perf_counter() - start
-
-
-def matmul_rate() -> float:
-    """GFLOP/s of a 2048-cubed product in this minute: what the figures must be read against."""
-    a = torch.randn(2048, 2048)
-    times = []
-    for _ in range(5):
-        start = time.perf_counter()
-        a @ a
-        times.append(time.perf_counter() - start)
-    return 2 * 2048**3 / min(times) / 1e9
 
 
 BATCHES = make_batches()

@@ -20,6 +20,7 @@ _VERBS = {
     "check": "check",
     "models": "models",
     "describe": "describe",
+    "bench": "bench",
     "import_checkpoint": "import",
 }
 _OBJECTS = {

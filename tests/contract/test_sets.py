@@ -6,7 +6,7 @@ import pytest
 
 from gridsight.core.errors import DataError, ReadError
 from gridsight.data import download
-from gridsight.data.cache import decode
+from gridsight.data.decoding import decode
 from gridsight.data.sets import SETS
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"

@@ -11,7 +11,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gridsight.training.budget import FEWEST, LADDER, MOST, PASSES, SPARE, fit_time, recipe_from, widened
+from gridsight.training.budget import (
+    FEWEST,
+    LADDER,
+    MOST,
+    PASSES,
+    SPARE,
+    epochs_that_fit,
+    fit_time,
+    recipe_from,
+    widened,
+)
 from gridsight.training.loop import Events, Trainer
 from gridsight.training.recipe import Recipe, Tuning, recipe, shortened, tuned
 from gridsight.training.schedule import bent
@@ -36,10 +46,11 @@ def test_the_plan_fits_and_no_wider_one_would_make_the_passes(seconds: float, sp
     found = fit_time(BASE, seconds, machine(speed))
     each = machine(speed)(found.recipe)
     assert found.seconds == pytest.approx(found.recipe.epochs * each)
-    assert 1 <= found.recipe.epochs <= MOST * BASE.epochs
-    assert found.seconds <= SPARE * seconds or found.recipe.epochs == 1
-    # as many passes as fit
-    assert found.recipe.epochs == int(MOST * BASE.epochs) or found.seconds + each > SPARE * seconds
+    assert 0 < found.recipe.epochs <= MOST * BASE.epochs
+    assert found.seconds <= max(SPARE * seconds, 1.0) * (1 + 1e-9)
+    # as many passes as fit, to a tenth of what there are or a whole one
+    unit = max(1.0, 0.1 * found.recipe.epochs) if found.recipe.epochs >= 10 else 0.1 * found.recipe.epochs
+    assert found.recipe.epochs == int(MOST * BASE.epochs) or found.seconds + unit * each > SPARE * seconds * (1 - 1e-9)
     wider = [factor for factor in LADDER if factor > max(found.factor, 1.0)]
     if wider and found.factor >= 1:
         passes = int(SPARE * seconds / machine(speed)(widened(BASE, wider[0])))
@@ -57,12 +68,13 @@ def test_more_time_gives_passes_then_width_and_the_machine_is_asked_little() -> 
     short = fit_time(BASE, 3.0, machine(1.0))
     assert short.factor == 0.5
     assert short.recipe.epochs == int(3.0 * SPARE / 0.25)
+    assert fit_time(BASE, 1.5, machine(1.0)).recipe.epochs == 5.5
 
 
 def test_a_network_without_widths_gets_passes_alone() -> None:
     fixed = Recipe(2, {}, epochs=10, batch=8, lr=0.1, weight_decay=0.0, model="resnet18")
     assert fit_time(fixed, 1e6, lambda of: 1.0).recipe.epochs == 40
-    assert fit_time(fixed, 2.5, lambda of: 1.0).recipe.epochs == 2
+    assert fit_time(fixed, 2.5, lambda of: 1.0).recipe.epochs == 2.3
 
 
 def test_trained_weights_keep_their_width_and_the_head_its_share_of_the_passes() -> None:
@@ -180,13 +192,14 @@ def test_the_time_covers_every_fold_and_is_told_once(
 
 
 @pytest.mark.parametrize(
-    ("n", "batch", "rate"), [(72, 9, 0.4 * 9 / 256), (800, 100, 0.4 * 100 / 256), (9000, 256, 0.4)]
+    ("n", "batch", "rate"), [(72, 9, 0.1 * (9 / 256) ** 0.5), (800, 100, 0.1 * 10 / 16), (9000, 256, 0.1)]
 )
 def test_small_sets_get_at_least_eight_steps_an_epoch(n: int, batch: int, rate: float) -> None:
     found = recipe(2, 3, (32, 32), 10, n, colour=True)
-    assert (found.optimizer, found.batch, found.lr) == ("sgd", batch, pytest.approx(rate))
+    assert (found.optimizer, found.batch, found.lr) == ("muon", batch, pytest.approx(rate))
     assert recipe(2, 3, (96, 96), 10, 40, colour=True).batch == 8
-    assert recipe(2, 3, (96, 96), 10, 40, colour=True).lr == recipe(2, 3, (96, 96), 10, 900, colour=True).lr
+    series = [recipe(1, 1, (40,), 2, n).lr for n in (40, 900)]
+    assert series[0] == series[1]  # AdamW's rate is left
 
 
 def test_a_shorter_run_keeps_the_share_of_its_frozen_epochs() -> None:
@@ -194,3 +207,14 @@ def test_a_shorter_run_keeps_the_share_of_its_frozen_epochs() -> None:
     assert (found.epochs, found.tuning, found.batch) == (60, Tuning(12, 0.01), 12)
     assert shortened(found, 20).tuning == Tuning(4, 0.01) and shortened(found, 20).epochs == 20
     assert shortened(recipe(1, 1, (100,), 2, 50), 7).tuning is None
+
+
+def test_a_slow_run_is_cut_by_what_it_has_left_and_small_items_do_not_hide_it() -> None:
+    assert epochs_that_fit(BASE, 2, 10, 20.0, 100.0) == 10  # in time
+    assert epochs_that_fit(BASE, 2, 10, 30.0, 100.0) == 2 + 4  # 15 s an epoch, 70 s left
+    assert epochs_that_fit(BASE, 1, 10, 9.0, 100.0) == 10  # too early to tell
+    small = replace(BASE, shrunk=0.4)
+    # 4 of 10 epochs at 9/16 of the cells: 2.25 of 8.25; as slow as planned, and half slower
+    assert epochs_that_fit(small, 4, 10, 100 * 2.25 / 8.25, 100.0) == 10
+    late = epochs_that_fit(small, 4, 10, 150 * 2.25 / 8.25, 100.0)
+    assert late == 4 + int((100 - 150 * 2.25 / 8.25) / (150 / 8.25)) < 10

@@ -338,7 +338,7 @@ def test_imbalanced_data_never_show_accuracy_alone(capsys: pytest.CaptureFixture
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"epochs": 0}, "--epochs must be at least 1"),
+        ({"epochs": 0.0}, "--epochs must be above 0"),
         ({"lr": -1.0}, "--lr must be above 0"),
         ({"folds": 1}, "at least 2"),
         ({"augment": ("flipp",)}, "no augmentation called 'flipp'; did you mean flip"),

@@ -19,7 +19,8 @@ from gridsight.artifact.inputs import read_path
 from gridsight.core.console import Console
 from gridsight.core.errors import DataError, ReadError, UsageError
 from gridsight.data import archives
-from gridsight.data.cache import cached, decode
+from gridsight.data.cache import cached
+from gridsight.data.decoding import decode
 from gridsight.data.files import File, walk
 from gridsight.data.readers.image import ImageReader
 from gridsight.data.sample import Header, Sample

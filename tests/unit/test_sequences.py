@@ -15,8 +15,9 @@ from gridsight.core.console import Console
 from gridsight.core.errors import DataError, ReadError, UsageError
 from gridsight.data.alphabet import ALPHABETS, LEVEL, conserved, guess, one_hot, to_text
 from gridsight.data.augment import AUGMENTS, apply, check, guarded
-from gridsight.data.cache import cached, decode
+from gridsight.data.cache import cached
 from gridsight.data.conform import conform
+from gridsight.data.decoding import decode
 from gridsight.data.files import File
 from gridsight.data.readers import READERS, find_reader
 from gridsight.data.readers import fasta as fasta_module

@@ -11,7 +11,7 @@ from PIL import Image
 
 from gridsight.core.errors import DataError, ReadError, UsageError
 from gridsight.data import files as files_module
-from gridsight.data.cache import decode
+from gridsight.data.decoding import decode
 from gridsight.data.names import Pattern, holds_labels, natural_order, propose, split_in
 from gridsight.data.source import find
 

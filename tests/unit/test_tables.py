@@ -21,8 +21,9 @@ from gridsight.core.console import Console
 from gridsight.core.errors import DataError, ReadError, UsageError
 from gridsight.data.alphabet import one_hot
 from gridsight.data.audit import audit
-from gridsight.data.cache import cached, decode
+from gridsight.data.cache import cached
 from gridsight.data.columns import has_header, roles
+from gridsight.data.decoding import decode
 from gridsight.data.files import File
 from gridsight.data.names import SPLITS
 from gridsight.data.readers.table import TableReader

@@ -21,7 +21,7 @@ from gridsight.training.answers import predict_logits
 from gridsight.training.average import Average
 from gridsight.training.loop import Events, Trainer
 from gridsight.training.methods.supervised import Supervised
-from gridsight.training.optimiser import make_optimiser
+from gridsight.training.optimiser import OPTIMISERS, make_optimiser
 from gridsight.training.overfit import overfits
 from gridsight.training.recipe import Recipe
 from gridsight.training.schedule import SCHEDULES, factor
@@ -210,7 +210,7 @@ def test_balanced_scores_are_means_over_classes() -> None:
         assert errors == pytest.approx([(n / (n + 1) / (n + 1) / n) ** 0.5] * 2)
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("optimizer", OPTIMISERS)
 @pytest.mark.parametrize("workers", [0, 2])
 def test_stopping_anywhere_and_going_on_gives_the_same_bytes(tmp_path: Path, optimizer: str, workers: int) -> None:
     recipe = replace(RECIPE, optimizer=optimizer, augment=(("shift", 0.2),), clip=1.0)
@@ -224,6 +224,20 @@ def test_stopping_anywhere_and_going_on_gives_the_same_bytes(tmp_path: Path, opt
         again = trainer(path, recipe, workers=workers, net=None)
         torch.manual_seed(99)  # the state of the global generator must not matter
         assert same(again.fit(), whole)
+
+
+def test_the_last_epoch_may_be_a_part_of_one(tmp_path: Path) -> None:
+    rows: list = []
+    run = trainer(recipe=replace(RECIPE, epochs=1.5), events=Events(rows.append))
+    whole, batches = run.fit(), len(run.train)
+    assert [row["step"] for row in rows] == [batches, round(1.5 * batches)] and run.at.epoch == 2
+    assert rows[-1]["lr"] == pytest.approx(run.recipe.lr * factor("onecycle", run.total - 1, run.total, 0.25))
+    for stop_at in (1, batches, batches + 1):
+        first = trainer(tmp_path / f"{stop_at}.safetensors", replace(RECIPE, epochs=1.5))
+        for _ in range(stop_at):
+            _one_step(first)
+        first._save()
+        assert same(trainer(tmp_path / f"{stop_at}.safetensors", replace(RECIPE, epochs=1.5)).fit(), whole)
 
 
 def _one_step(run: Trainer) -> None:

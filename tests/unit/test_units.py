@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from gridsight.core.errors import UsageError
 from gridsight.core.seed import permutation
-from gridsight.data.cache import decode
+from gridsight.data.decoding import decode
 from gridsight.data.sample import Sample
 from gridsight.data.sets import SETS
 from gridsight.data.sets.faces import CLASSES, CONCEPTS, Stroke, scene, scenes

@@ -27,8 +27,9 @@ from gridsight.artifact.inputs import read_path
 from gridsight.core.console import Console
 from gridsight.core.errors import ReadError, UsageError
 from gridsight.data import spacing
-from gridsight.data.cache import cached, decode
+from gridsight.data.cache import cached
 from gridsight.data.conform import conform
+from gridsight.data.decoding import decode
 from gridsight.data.files import File
 from gridsight.data.orientation import upright, usable
 from gridsight.data.readers import READERS

@@ -4,6 +4,7 @@ decode -> conform (size, type, channels) -> front end -> network -> the task's c
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ from gridsight.data.sample import Sample
 from gridsight.measure.novelty import novelty
 from gridsight.models import MODELS
 from gridsight.nn.features import Features
+from gridsight.nn.fold import fold
 from gridsight.nn.masked import mask_of
+from gridsight.nn.nd import channels_last
 from gridsight.nn.whole import WholeItems
 from gridsight.tasks import Predicted
 from gridsight.training.memory import in_parts
@@ -30,19 +33,50 @@ NOT_FINITE = "the network's answer is not finite (NaN or infinite)"
 
 
 class Predictor:
-    """Answers of one model: `predict` takes paths, folders and arrays."""
+    """Answers of one model: `predict` takes paths, folders and arrays.
 
-    def __init__(self, model: Model, device: str = "auto") -> None:
-        self.model, self.device = model, pick_device(device)
-        self.net = model.net.to(self.device).eval()
+    `folded` takes the network in the form that is fast here; without it answers are, to the last bit, those that
+    training measured.
+    """
+
+    def __init__(self, model: Model, device: str = "auto", *, folded: bool = True) -> None:
+        self.model, self.device, self.folded = model, pick_device(device), folded
+        model.net.to(self.device).eval()
         self.front = model.front_end().to(self.device)
-        self.features = Features(self.net, model.in_channels, model.ndim)
         self.task = model.make_task()
         self.masked = model.spec.fit == "mask" and bool(MODELS.get(model.architecture).tags["masked"])
-        self.whole: WholeItems | None = None
-        if model.spec.fit == "patch":
-            self.whole = WholeItems(model.net, self.front, model.in_channels, model.spec.spatial)
         self.resized = 0  # items so far of another size than all training items had
+
+    @cached_property
+    def net(self) -> Any:
+        """The network as it answers here, equal to rounding to the one that was trained (`model.net`).
+
+        Batch norms are folded into convolutions, and 2-D weights lie as their input does: one item takes 1.1 to 2
+        times less time, a batch up to 3.5 times less. One volume alone would take twice as long in that memory.
+        """
+        if not self.folded:
+            return channels_last(self.model.net)
+        with torch.inference_mode(False):  # the first to ask may be in it, and its tensors take no gradients later
+            net = fold(self.model.net, self.example()).net
+            return channels_last(net) if self.model.ndim == 2 else net
+
+    def example(self) -> torch.Tensor:
+        """One item as the network sees it, of zeros: (1, in_channels, *spatial)."""
+        spec = self.model.spec
+        with torch.no_grad():
+            return self.front(torch.zeros(1, spec.channels, *spec.spatial, device=self.device))
+
+    @cached_property
+    def features(self) -> Features:
+        """The network, with what its stages say."""
+        return Features(self.net, self.model.in_channels, self.model.ndim)
+
+    @cached_property
+    def whole(self) -> WholeItems | None:
+        """How a network that was trained on patches answers about whole items; None of the others."""
+        if self.model.spec.fit != "patch":
+            return None
+        return WholeItems(self.net, self.front, self.model.in_channels, self.model.spec.spatial)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -54,7 +88,8 @@ class Predictor:
         """What the network says of conformed items (C, *spatial), float32 (N, num_outputs)."""
         if self.whole is not None:
             return np.concatenate([self.whole.logits(item).float().cpu().numpy() for item in items])
-        return np.concatenate(in_parts(lambda part: self.net(*self._seen(part)).float().cpu().numpy(), items))
+        with torch.inference_mode():
+            return np.concatenate(in_parts(lambda part: self.net(*self.seen(part)).float().cpu().numpy(), items))
 
     def predicted(self, items: Sequence[np.ndarray]) -> Predicted:
         """The task's calibrated predictions of conformed items, as arrays."""
@@ -68,13 +103,14 @@ class Predictor:
             return self.outputs(items), None
 
         def ask(part: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-            logits, features = self.features(*self._seen(part))
+            logits, features = self.features(*self.seen(part))
             return logits.float().cpu().numpy(), novelty(known, [stage.cpu().numpy() for stage in features])
 
-        outputs, strange = zip(*in_parts(ask, items), strict=True)
+        with torch.inference_mode():  # a twentieth less of one item's time than without gradients alone
+            outputs, strange = zip(*in_parts(ask, items), strict=True)
         return np.concatenate(outputs), np.concatenate(strange)
 
-    def _seen(self, items: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def seen(self, items: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor | None]:
         """What the network gets: the items after the front end, and a mask where they are of unequal size."""
         x, sizes = stack(items, None if self.masked else self.model.spec.spatial)
         mask = mask_of(torch.from_numpy(sizes).to(self.device), x.shape[2:]) if self.masked else None
@@ -153,12 +189,12 @@ class Predictor:
         return answers
 
 
-def load(path: str | Path, device: str = "auto") -> Predictor:
-    """The predictor of a run folder or a model file."""
+def load(path: str | Path, device: str = "auto", *, folded: bool = True) -> Predictor:
+    """The predictor of a run folder or a model file; `folded` as in `Predictor`."""
     path = Path(path)
     file = path / "model.safetensors" if path.is_dir() else path
     if not path.exists():
         raise UsageError(f"there is no run or model file at {path}")
     if not file.exists():
         raise UsageError(f"{path} holds no model.safetensors; gridsight resume {path} finishes a run")
-    return Predictor(load_model(file), device)
+    return Predictor(load_model(file), device, folded=folded)

@@ -112,12 +112,13 @@ def dumps(value: Any, indent: int | None = None) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def counted(count: int, thing: str) -> str:
+def counted(count: float, thing: str) -> str:
     """
-    >>> counted(1, "epoch"), counted(2000, "epoch")
-    ('1 epoch', '2,000 epochs')
+    >>> counted(1, "epoch"), counted(2000, "epoch"), counted(0.7, "epoch")
+    ('1 epoch', '2,000 epochs', '0.7 epochs')
     """
-    return f"{count:,} {thing}{'' if count == 1 else 's'}"
+    number = f"{int(count):,}" if count == int(count) else f"{count:g}"
+    return f"{number} {thing}{'' if count == 1 else 's'}"
 
 
 def tuples(value: Any) -> Any:

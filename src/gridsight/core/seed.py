@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 _GOLDEN, _MIX1, _MIX2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
@@ -22,6 +23,18 @@ def key(*parts: int | str) -> int:
     """A 63-bit integer from any parts, the same in every process (Python's own `hash` is salted)."""
     text = "\x1f".join(str(part) for part in parts).encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1
+
+
+def reseed(number: int, device: torch.device) -> None:
+    """Let what draws numbers of its own on the CPU and on `device` start from `number`.
+
+    `torch.manual_seed` tells every kind of device that PyTorch knows as well, which takes 0.1 ms and more.
+    """
+    import torch
+
+    torch.default_generator.manual_seed(number)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(number)
 
 
 def permutation(seed: int, epoch: int, count: int) -> np.ndarray:

@@ -7,7 +7,6 @@ be (IUPAC-IUB: Cornish-Bowden, Nucleic Acids Research 13:3021, 1985; IUPAC-IUBMB
 """
 
 from collections.abc import Iterable
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -81,9 +80,9 @@ def guess(texts: Iterable[str]) -> str:
     """
     total = plain = 0
     for text in texts:
-        letters = [letter for letter in islice(text, _GUESS) if letter.isalpha()]
-        total += len(letters)
-        plain += sum(letter in "ACGTUNacgtun" for letter in letters)
+        start = text[:_GUESS]
+        total += sum(map(str.isalpha, start))
+        plain += sum(map(start.count, "ACGTUNacgtun"))
         if total >= _GUESS:
             break
     return "dna" if plain >= 0.85 * total else "protein"

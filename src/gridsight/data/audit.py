@@ -20,7 +20,7 @@ import numpy as np
 
 from gridsight.core.console import Console
 from gridsight.core.errors import DataError, ReadError
-from gridsight.data.cache import decode
+from gridsight.data.decoding import decode
 from gridsight.data.duplicates import LARGEST, close_pairs
 from gridsight.data.files import File
 from gridsight.data.findings import Fact, Finding, classes_of, finding

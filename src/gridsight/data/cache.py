@@ -14,10 +14,9 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import groupby, islice
+from itertools import islice
 from math import prod
 from operator import eq
 from pathlib import Path
@@ -29,7 +28,7 @@ from gridsight.core import seed as hashing
 from gridsight.core.console import Console, counted
 from gridsight.core.errors import DataError, ReadError
 from gridsight.core.run import atomic_write
-from gridsight.data.conform import conform
+from gridsight.data.decoding import decode, holds_many, in_threads, is_last, packed
 from gridsight.data.labels import ONE_HOT
 from gridsight.data.ragged import Arrays, Ragged
 from gridsight.data.sample import Header, Sample
@@ -38,17 +37,17 @@ from gridsight.data.spec import DataSpec
 from gridsight.data.survey import survey
 from gridsight.data.target import decide, encode, odd_texts, singles, strata
 
-VERSION = 4
+VERSION = 5
 LIMIT = 20 << 30
-CHUNK = 512
 
 
 @dataclass(frozen=True, eq=False)
 class Cached:
     """`x` (n, channels, *spatial) memory-mapped, targets `y` (n, ...), what each item is, and what failed.
 
-    `y` is what `data.target.encode` makes of the labels, `strata` (n,) the names that splits are stratified by.
-    `fingerprint` is of the decoded items and their labels, wherever their files lie.
+    Pictures of one size lie there with their channels last. `y` is what `data.target.encode` makes of the labels,
+    `strata` (n,) the names that splits are stratified by. `fingerprint` is of the decoded items and their labels,
+    wherever their files lie.
     """
 
     spec: DataSpec
@@ -126,33 +125,6 @@ def _notes(found: Cached, group: str | None) -> list[str]:
     return notes
 
 
-def decode(source: Source, item: Item) -> Iterator[Sample | ReadError]:
-    """Every sample of one item with its label, split and group filled in; what fails comes as a `ReadError`."""
-    reader = source.readers[item.reader]
-    try:
-        samples: Iterable[Sample | ReadError]
-        many = _holds_many(item)
-        samples = reader.read(item.file, source.axes) if many else [reader.read_single(item.file, source.axes)]
-        for sample in samples:
-            if isinstance(sample, ReadError):
-                yield sample
-                continue
-            group = item.fields.get(source.group, sample.group) if source.group else sample.group
-            if source.group and group is None:
-                group = sample.path  # what does not say its group is one of its own
-            own = sample.label
-            if item.many and item.label is not None and sample.column is None:
-                own = None  # what was only guessed of a record's name yields to its file's class
-            yield replace(sample, label=own or item.label, split=sample.split or item.split, group=group)
-    except ReadError as error:
-        yield error
-
-
-def _holds_many(item: Item) -> bool:
-    # a file whose label comes from outside (folder or name) is one item, unless its format has a class of them a file
-    return item.label is None or item.many
-
-
 def _build(
     source: Source, folder: Path, console: Console, size: int | None, fit: str, sides: tuple[int, int] | None
 ) -> None:
@@ -179,19 +151,15 @@ def _build(
         sizes: list[tuple[int, ...]] = []
         with (temporary / "x.bin").open("wb") as file, console.progress("decoding", count) as bar:
             digest = hashlib.blake2b(digest_size=16)
-            for samples in _decoded(source, spec, max(_bytes(header, spec) for header in headers)):
-                for sample in samples:
-                    if isinstance(sample, ReadError):
-                        bad.append(str(sample))
-                    elif sample.label is None:
-                        how = "; write label=NAME into its header, or a file a class" if sample.alphabet else ""
-                        bad.append(f"{sample.path}: has no label{how}")
+            for found in packed(source, spec, max(_bytes(header, spec) for header in headers)):
+                for one in found:
+                    if isinstance(one, ReadError):
+                        bad.append(str(one))
                     else:
-                        values = sample.array.tobytes()
-                        digest.update(values)
-                        file.write(values)
-                        sizes.append(sample.array.shape[1:])
-                        kept.append(replace(sample, array=np.empty(0)))
+                        digest.update(one.check)
+                        file.write(one.values)
+                        sizes.append(one.size)
+                        kept.append(one.sample)
                 bar.update(len(kept) + len(bad))
             file.flush()
             os.fsync(file.fileno())
@@ -230,7 +198,7 @@ def _probe(source: Source, console: Console) -> list[Header]:
     def probe(item: Item) -> Counter[Header]:
         try:
             reader = source.readers[item.reader]
-            if not _holds_many(item):
+            if not holds_many(item):
                 return Counter([reader.probe(item.file, source.axes)])
             found: Counter[Header] = Counter()
             for header in reader.headers(item.file, source.axes):
@@ -243,7 +211,7 @@ def _probe(source: Source, console: Console) -> list[Header]:
     refused: list[ReadError] = []
     counted: Counter[Header] = Counter()
     with console.progress("looking", len(source.items)) as bar:
-        for done, found in enumerate(_in_threads(probe, source.items), 1):
+        for done, found in enumerate(in_threads(probe, source.items), 1):
             counted += found
             bar.update(done)
     if not counted:
@@ -264,41 +232,6 @@ def _bytes(header: Header, spec: DataSpec) -> int:
         limit = spec.spatial if spec.fit == "mask" else header.spatial
         spatial = tuple(map(min, header.spatial, limit))
     return prod((spec.channels, *spatial)) * np.dtype(spec.dtype).itemsize
-
-
-def _decoded(source: Source, spec: DataSpec, largest: int) -> Iterator[list[Sample | ReadError]]:
-    """Conformed samples in order, some at a time; a file of many items is never held whole.
-
-    `largest` are the bytes of the largest item.
-    """
-
-    def conformed(item: Item) -> Iterator[Sample | ReadError]:
-        for sample in decode(source, item):
-            try:
-                yield sample if isinstance(sample, ReadError) else replace(sample, array=conform(sample, spec))
-            except ReadError as error:
-                yield error
-
-    for many, items in groupby(source.items, _holds_many):
-        if not many:
-            # a chunk waits in memory until it is written: some hundred items, or some hundred megabytes
-            yield from _in_threads(lambda item: list(conformed(item)), list(items), (256 << 20) // largest)
-            continue
-        for item in items:
-            stream = conformed(item)
-            while part := list(islice(stream, CHUNK)):
-                yield part
-
-
-def _in_threads(work: Callable[[Item], Any], items: Sequence[Item], most: int = CHUNK) -> Iterator[Any]:
-    """Results in order, a chunk at a time, so that a slow disk never piles up decoded items in memory."""
-    if len(items) < 4:
-        yield from map(work, items)
-        return
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        step = max(8, min(CHUNK, most))
-        for start in range(0, len(items), step):
-            yield from pool.map(work, items[start : start + step])
 
 
 def _complete(folder: Path) -> bool:
@@ -346,7 +279,9 @@ def _open(folder: Path, source: Source, task: str, console: Console) -> Cached:
     if meta["sizes"]:
         x = Ragged(np.memmap(folder / "x.bin", spec.dtype, "r"), spec.channels, np.array(meta["sizes"]))
     else:
-        x = np.memmap(folder / "x.bin", spec.dtype, "r", shape=(len(y), spec.channels, *spec.spatial))
+        shape = (*spec.spatial, spec.channels) if is_last(spec) else (spec.channels, *spec.spatial)
+        x = np.memmap(folder / "x.bin", spec.dtype, "r", shape=(len(y), *shape))
+        x = np.moveaxis(x, -1, 1) if is_last(spec) else x
     return Cached(
         spec,
         x,

@@ -7,17 +7,22 @@ Integers stay integers of the data's type (a resize rounds back), so a cached it
 import numpy as np
 
 from gridsight.core.errors import ReadError
-from gridsight.data.ragged import middle, stack
+from gridsight.data.ragged import channels_last, middle, stack
 from gridsight.data.sample import Sample
 from gridsight.data.spacing import MOST_CELLS, centred, resample
 from gridsight.data.spec import DataSpec
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as Pillow's "L"
+BYTES = 4
+"""Most channels of a picture of bytes that is resized as bytes."""
 _FULL = {"uint8": 255.0, "uint16": 65535.0, "int16": 32768.0}
 
 
 def conform(sample: Sample, spec: DataSpec) -> np.ndarray:
-    """(channels, *spatial) of `spec.dtype` from a sample of any size, depth and, where it makes sense, channels."""
+    """(channels, *spatial) of `spec.dtype` from a sample of any size, depth and, where it makes sense, channels.
+
+    Without gaps in memory, channels first or last.
+    """
     x, path = sample.array, sample.path
     if x.ndim != spec.ndim + 1:
         size = "x".join(map(str, x.shape[1:]))
@@ -34,7 +39,9 @@ def conform(sample: Sample, spec: DataSpec) -> np.ndarray:
         x = resample(x, sample.spacing, spec.spacing, spec.spatial, path)
     if x.shape[1:] != spec.spatial and spec.fit != "patch":
         x = _size(x, spec, path)
-    return np.ascontiguousarray(x)
+    # a picture stays as decoders give it and networks take it: a cell's channels side by side
+    dense = x.flags.c_contiguous or (x.ndim == 3 and channels_last(x).flags.c_contiguous)
+    return x if dense else np.ascontiguousarray(x)
 
 
 def _what(alphabet: str | None) -> str:
@@ -109,7 +116,11 @@ def _crop_and_resize(x: np.ndarray, spatial: tuple[int, ...], all_of_first: bool
     have, want = x.shape[first:], spatial[all_of_first:]
     scale = min(h / w for h, w in zip(have, want, strict=True))
     box = middle(have, [max(1, round(w * scale)) for w in want])
-    part = np.ascontiguousarray(x[(*[slice(None)] * first, *box)], dtype=np.float32)
-    values = torch.from_numpy(part)[None]
+    part = x[(*[slice(None)] * first, *box)]
+    if x.dtype == np.uint8 and x.ndim == 3 and len(x) <= BYTES:
+        # PyTorch has a kernel for bytes (whole numbers between its two passes): three times as fast, and 1 off at most
+        pixels = np.array(channels_last(part), order="C")
+        return resize(torch.from_numpy(pixels)[None].permute(0, 3, 1, 2), spatial)[0].numpy()
+    values = torch.from_numpy(np.ascontiguousarray(part, dtype=np.float32))[None]
     resized = resize(values, spatial)[0].numpy()
     return resized if x.dtype.kind == "f" else np.rint(resized).clip(0, _FULL[x.dtype.name]).astype(x.dtype)

@@ -41,9 +41,21 @@ def gather(
     `spatial` pads them to a fixed size, for networks that take no mask: then no sizes come with them.
     """
     if not isinstance(x, Ragged):
-        return np.take(x, rows, axis=0), None
+        return _take(x, rows), None
     padded, sizes = stack([x[int(i)] for i in rows], spatial)
     return padded, sizes if spatial is None else None
+
+
+def channels_last(x: np.ndarray) -> np.ndarray:
+    """A view (*first, *spatial, C) of an array (*first, C, *spatial) of pictures, two axes of space."""
+    return np.moveaxis(x, -3, -1)
+
+
+def _take(x: np.ndarray, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+    """The items `rows`, in memory as they lie in x."""
+    if x.ndim == 4 and channels_last(x).flags.c_contiguous:  # of any other order NumPy would copy all of x first
+        return np.moveaxis(np.take(channels_last(x), rows, axis=0), -1, 1)
+    return np.take(x, rows, axis=0)
 
 
 def cut(x: Arrays, rows: Sequence[int] | np.ndarray, patch: Sequence[int], place: np.ndarray) -> np.ndarray:

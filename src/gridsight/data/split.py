@@ -1,9 +1,10 @@
 """Who is trained on and who is tested: published test data stay test, the rest is carved by seed, class and group.
 
 Test: what is published; else a published validation part; else 20 % held back. Validation: what is published besides;
-else 10 % of the training data, at least 5 a class and at most a third of it; none below 500 training items. A group is
-never on two sides. Grouped parts follow the greedy rule of scikit-learn's StratifiedGroupKFold: each group, the least
-even first, goes where the classes stay most even. All orders are hashes of the seed, the same on every machine.
+else 10 % of the training data or 2,500 items, whichever is less, at least 5 a class and at most a third of it; none
+below 500 training items. A group is never on two sides. Grouped parts follow the greedy rule of scikit-learn's
+StratifiedGroupKFold: each group, the least even first, goes where the classes stay most even. All orders are hashes of
+the seed, the same on every machine.
 """
 
 from collections import Counter
@@ -18,6 +19,7 @@ from gridsight.data.names import natural_order
 
 FEWEST = 500  # training items below which no validation set is taken
 LEAST = 5  # validation items a class
+ENOUGH = 2500  # validation items: more would tell little that these do not, and be missed in training
 LARGEST_SHARE = 3  # validation takes at most one in so many of a class
 PUBLISHED = "test: the "  # how the words of a split begin whose test part was published
 
@@ -93,7 +95,8 @@ def split(
     elif g is not None and len(np.unique(g[before])) < 2:
         words.append("no validation: the training data are one group")
     else:
-        parts["train"], parts["val"] = _carve(y, g, before, validation, LEAST, seed, "validation")
+        share = min(validation, ENOUGH / len(before))
+        parts["train"], parts["val"] = _carve(y, g, before, share, LEAST, seed, "validation")
         words.append(f"validation: {_share(parts['val'], len(before))} of the training data, {_how(g)}, seed {seed}")
         counts = np.bincount(y[parts["val"]], minlength=len(names))
         few = [c for c in np.unique(y[before]).tolist() if counts[c] < LEAST]

@@ -12,6 +12,7 @@ A high score says "unlike the training data", not "wrong"; a low one promises no
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -38,6 +39,11 @@ class Novelty:
     scales: tuple[tuple[float, float], ...]
     threshold: float
     from_training: bool = False
+
+    @cached_property
+    def whitens64(self) -> tuple[Floats, ...]:
+        """`whitens` in the type that distances are computed in: to turn them anew for one item takes longer than it."""
+        return tuple(whiten.astype(np.float64) for whiten in self.whitens)
 
 
 def fit_novelty(
@@ -66,7 +72,9 @@ def novelty(fitted: Novelty, features: Sequence[np.ndarray]) -> Floats:
     """(n,) scores of features (n, D) of every stage: how many deviations the strangest stage is from what it knows."""
     each = [
         (_distance(_narrow(f), mean, whiten) - middle) / spread
-        for f, mean, whiten, (middle, spread) in zip(features, fitted.means, fitted.whitens, fitted.scales, strict=True)
+        for f, mean, whiten, (middle, spread) in zip(
+            features, fitted.means, fitted.whitens64, fitted.scales, strict=True
+        )
     ]
     scores = np.max(each, 0)
     return np.where(np.isfinite(scores), scores, np.inf)

@@ -12,9 +12,10 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from gridsight.core.errors import UsageError
 from gridsight.models import MODELS
 from gridsight.nn import masked
-from gridsight.nn.blocks import PerStage, make_norm, per_stage, same_conv
+from gridsight.nn.blocks import PerStage, make_norm, per_stage, same_conv, times
 from gridsight.nn.dropout import Dropout
 from gridsight.nn.nd import Nd, OneOrEach, he_init
 from gridsight.nn.net import Net
@@ -34,19 +35,34 @@ class Block(nn.Module):
 
 
 class Stage(nn.Module):
-    """Convolution (stride), max pool, norm, ReLU, then `blocks` residual blocks; an axis shrinks by stride x pool."""
+    """Convolution (stride), max pool, norm, ReLU, then `blocks` residual blocks; an axis shrinks by stride x pool.
+
+    With `padding` "valid" the first convolution has none, so that an axis loses kernel - 1 cells besides.
+    """
 
     def __init__(
-        self, nd: Nd, c_in: int, width: int, blocks: int, kernel: Any, stride: Any, pool: Any, norm: str
+        self, nd: Nd, c_in: int, width: int, blocks: int, kernel: Any, stride: Any, pool: Any, norm: str, padding: str
     ) -> None:
         super().__init__()
-        self.conv, self.norm = same_conv(nd, c_in, width, kernel, stride), make_norm(nd, norm, width)
+        if padding == "valid":
+            self.conv = nd.Conv(c_in, width, kernel, stride, bias=False)
+        else:
+            self.conv = same_conv(nd, c_in, width, kernel, stride)
+        self.norm = make_norm(nd, norm, width)
         # ceil_mode keeps the last, incomplete window of an odd size; pooling before the norm leaves it less to do
         self.pool = nd.MaxPool(pool, ceil_mode=True) if max(pool) > 1 else nn.Identity()
         self.blocks = nn.ModuleList(Block(nd, width, kernel, norm) for _ in range(blocks))
-        self.stride, self.window = stride, pool
+        self.kernel, self.stride, self.window, self.padding = kernel, stride, pool, padding
 
     def forward(self, x: Tensor, mask: masked.Mask = None) -> Tensor:
+        if self.padding == "valid":
+            if mask is not None:
+                raise UsageError('items of unequal size need gridnet\'s padding to be "same" in every stage')
+            if any(n < k for n, k in zip(x.shape[2:], self.kernel, strict=True)):
+                raise UsageError(
+                    f"{times(x.shape[2:])} cells are too few for a valid convolution of {times(self.kernel)}: enlarge "
+                    'the items (train --size), or give gridnet padding "same"'
+                )
         x, mask = self.conv(masked.fill(x, mask)), masked.shrink(mask, self.stride)
         if max(self.window) > 1:
             x, mask = masked.max_pool(self.pool, x, mask), masked.shrink(mask, self.window)
@@ -69,7 +85,8 @@ class GridNet(Net):
     """(N, in_channels, *spatial) -> logits (N, num_classes).
 
     `widths` are the channels of each stage; `kernels`, `strides` (of a stage's first convolution) and `pools` are one
-    int for all, or one entry a stage (an int, or one int an axis); `blocks` are residual blocks a stage. `grid` cells
+    int for all, or one entry a stage (an int, or one int an axis); `blocks` are residual blocks a stage; `padding` of
+    the stages' first convolutions is "same" or "valid", one for all or one a stage. `grid` cells
     an axis reach the linear head (1: global mean), repeated where fewer are left; `dropout` is applied to them. `norm`
     is "batch", or "group", "layer", "instance", which look at one item alone. With `standardise` each item is brought
     to mean 0 and deviation 1 first.
@@ -83,7 +100,7 @@ class GridNet(Net):
         "pools": (1, 2, 1),
         "grid": 2,
     }
-    others: ClassVar[dict[str, object]] = {"norm": "layer"}
+    others: ClassVar[dict[str, object]] = {"norm": "layer", "padding": "valid"}
 
     def __init__(
         self,
@@ -100,6 +117,7 @@ class GridNet(Net):
         dropout: float = 0.0,
         standardise: bool = False,
         norm: str = "batch",
+        padding: str | tuple[str, ...] = "same",
     ) -> None:
         super().__init__()
         nd = Nd(ndim)
@@ -109,10 +127,13 @@ class GridNet(Net):
             for name, value in (("kernels", kernels), ("strides", strides), ("pools", pools))
         )
         depth = per_stage(blocks, len(widths), "blocks")
+        border = per_stage((padding,) * len(widths) if isinstance(padding, str) else padding, len(widths), "padding")
+        if not set(border) <= {"same", "valid"}:
+            raise UsageError(f'padding is "same" or "valid", not {padding!r}')
         self.grid = nd.each(grid)
         self.shrinks = [pair for each in zip(stride, pool, strict=True) for pair in each]
         self.stages = nn.ModuleList(
-            Stage(nd, c_in, width, depth[i], kernel[i], stride[i], pool[i], norm)
+            Stage(nd, c_in, width, depth[i], kernel[i], stride[i], pool[i], norm, str(border[i]))
             for i, (c_in, width) in enumerate(pairwise((in_channels, *widths)))
         )
         self.cells = nd.AdaptiveAvgPool(self.grid)

@@ -26,9 +26,7 @@ class Features:
         for number, stage in enumerate(self.net.forward_stages(x, mask)):
             grid = self.net.to_grid(stage)
             real = None if mask is None else masked.shrink(mask, self.strides[number])
-            mean = masked.mean(grid, real)
-            square = masked.mean((grid - mean.view(*mean.shape, *[1] * (grid.dim() - 2))).square(), real)
-            found.append(torch.cat([mean, square.sqrt()], 1))
+            found.append(_summary(grid, real))
         return self.net.forward_head(stage, mask), found
 
     @cached_property
@@ -37,3 +35,14 @@ class Features:
         cells = LONG[self.ndim]
         shapes = stage_shapes(self.net, self.in_channels, (cells,) * self.ndim)
         return [tuple(round(cells / left) for left in shape[1:]) for shape in shapes]
+
+
+def _summary(x: Tensor, mask: masked.Mask) -> Tensor:
+    """(N, C, *spatial) -> (N, 2 C): means of the channels over the real cells, then their deviations."""
+    if mask is None:  # flattening first, as `masked.mean` does, copies what lies in channels-last memory
+        axes = tuple(range(2, x.dim()))
+        mean = x.mean(axes, keepdim=True)
+        return torch.cat([mean.flatten(1), (x - mean).square().mean(axes).sqrt()], 1)
+    mean = masked.mean(x, mask)
+    square = masked.mean((x - mean.view(*mean.shape, *[1] * (x.dim() - 2))).square(), mask)
+    return torch.cat([mean, square.sqrt()], 1)

@@ -32,6 +32,7 @@ def deviation(x: Tensor) -> Tensor:
 
     Two plain passes: several times faster than `Tensor.std`, which updates mean and deviation cell by cell.
     """
-    flat = x.flatten(1)
+    last = x.movedim(1, -1)  # channels-last memory is taken as it lies: in another order all would be copied
+    flat = (last if last.is_contiguous() else x).flatten(1)
     centred = flat - flat.mean(1, keepdim=True)
     return (torch.linalg.vector_norm(centred, dim=1) / flat.shape[1] ** 0.5).view(len(x), *[1] * (x.dim() - 1))

@@ -1,4 +1,6 @@
-"""The map from a number of dimensions to PyTorch's layers: `Nd(3).Conv` is `nn.Conv3d`.
+"""The map from a number of dimensions to PyTorch's layers: `Nd(3).MaxPool` is `nn.MaxPool3d`.
+
+Convolutions and the 1-D batch norm are subclasses that compute the same faster on the CPU (`nn/convolution.py`).
 
 Only layers whose mathematics is the same in 1-D, 2-D and 3-D are offered; the rest (InstanceNorm's affine default,
 Dropout's element-wise or channel-wise meaning) must be named in full, so that a name never changes its meaning.
@@ -11,6 +13,7 @@ import torch
 from torch import nn
 
 from gridsight.core.errors import UsageError
+from gridsight.nn import convolution
 
 OneOrEach = int | tuple[int, ...]
 """A kernel, stride, dilation or padding: one int for all axes, or one int an axis."""
@@ -39,7 +42,8 @@ class Nd:
     def __getattr__(self, name: str) -> Any:
         if name not in _LAYERS:
             raise AttributeError(f"Nd has no layer {name!r}; it maps {', '.join(_LAYERS)}")
-        return getattr(nn, f"{name}{self.ndim}d")
+        name = f"{name}{self.ndim}d"
+        return getattr(convolution, name, None) or getattr(nn, name)
 
     def each(self, value: OneOrEach) -> tuple[int, ...]:
         """`value` as one int an axis."""
@@ -75,10 +79,15 @@ def glorot_init(module: nn.Module) -> None:
 
 
 def channels_last(net: nn.Module) -> nn.Module:
-    """Convolution weights in channels-last memory, which is what the CPU's and the GPU's fast kernels read."""
+    """Convolution weights in channels-last memory, which is what the CPU's and the GPU's fast kernels read.
+
+    A weight with one input channel lies the same in both orders, and PyTorch would go on in the slower one; its strides
+    are what tells them apart.
+    """
     for module in net.modules():
-        if isinstance(module, nn.Conv2d):
-            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        elif isinstance(module, nn.Conv3d):
-            module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        if isinstance(module, nn.Conv2d | nn.Conv3d):
+            weight = module.weight.data
+            lying = torch.channels_last if weight.ndim == 4 else torch.channels_last_3d
+            strides = torch.empty_like(weight, memory_format=lying, device="meta").stride()
+            module.weight.data = weight.contiguous(memory_format=lying).as_strided(weight.shape, strides)
     return net

@@ -1,6 +1,7 @@
 """The sections of the report around the results: the data, how the run was made, and what the figures do not tell."""
 
 from collections.abc import Mapping, Sequence
+from math import ceil
 from typing import Any
 
 from gridsight.data.spec import DataSpec
@@ -156,7 +157,8 @@ def _reached(of: Contents) -> str | None:
     planned, done = of.plan.get("epochs"), len({row["epoch"] for row in of.epochs})
     if planned is None:
         return str(done) if done else None
-    return f"{done} of {planned} planned" if done and done != planned else str(planned)
+    # the last epoch may be a part of one
+    return f"{done} of {planned:g} planned" if done and done != ceil(planned) else f"{planned:g}"
 
 
 def _against(spent: float | None, expected: float | None, write: Any) -> str | None:

@@ -7,9 +7,11 @@ narrower network.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import floor, log10
 from typing import Any
 
 from gridsight.core.console import tuples
+from gridsight.training.methods.supervised import SMALL
 from gridsight.training.recipe import FrontEnd, Recipe, Tuning, shortened
 
 LADDER = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
@@ -20,6 +22,10 @@ FEWEST = 0.5
 """Fewer passes than this multiple are worth less than width."""
 MOST = 4.0
 """More passes than this multiple are not made, however much time there is."""
+SEEN = 0.1
+"""Share of its time after which a run knows how fast it is: the first steps are slower than the rest."""
+LATE = 1.05
+"""A run that would take longer than its time by this factor is cut short."""
 SPARE = 0.93
 """Share of the time that is planned; the rest is for what a machine does besides."""
 
@@ -67,6 +73,21 @@ def fit_time(recipe: Recipe, seconds: float, epoch: Callable[[Recipe], float]) -
     return best
 
 
+def epochs_that_fit(recipe: Recipe, done: int, planned: float, spent: float, seconds: float) -> float:
+    """The epochs of a run that has taken `spent` of its `seconds` for `done` of `planned`: fewer, where it is too slow.
+
+    Epochs of small items count by their cells.
+    """
+
+    def work(epochs: float) -> float:
+        small = min(epochs, recipe.shrunk * planned)
+        return epochs - small + small * SMALL**recipe.ndim
+
+    if spent < SEEN * seconds or spent * work(planned) <= LATE * seconds * work(done):
+        return planned
+    return done + max(1, int((seconds - spent) / spent * work(done)))
+
+
 def _may_widen(recipe: Recipe) -> bool:
     # trained weights fit their own width alone
     return "widths" in recipe.arguments and recipe.tuning is None
@@ -75,8 +96,18 @@ def _may_widen(recipe: Recipe) -> bool:
 def _choice(recipe: Recipe, factor: float, seconds: float, epoch: Callable[[Recipe], float]) -> Choice:
     wide = widened(recipe, factor)
     each = epoch(wide)
-    passes = max(1, min(int(seconds / each), int(MOST * recipe.epochs)))
+    passes = _rounded(min(max(seconds, 1.0) / each, MOST * recipe.epochs))
     return Choice(shortened(wide, passes), factor, passes * each)
+
+
+def _rounded(passes: float) -> float:
+    """Whole passes where there are ten or more, else two digits, never more than there are.
+
+    >>> [_rounded(passes) for passes in (19.9, 4.27, 0.678)]
+    [19.0, 4.2, 0.67]
+    """
+    unit = 1.0 if passes >= 10 else 10.0 ** (floor(log10(passes)) - 1)
+    return round(floor(passes / unit) * unit, 12)
 
 
 def recipe_from(values: dict[str, Any]) -> Recipe:

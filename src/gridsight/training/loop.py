@@ -17,6 +17,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from gridsight.nn.nd import channels_last
 from gridsight.tasks import Task
 from gridsight.training.answers import predict_logits
 from gridsight.training.average import Average
+from gridsight.training.budget import epochs_that_fit
 from gridsight.training.exchange import exchange, refuse_too_many
 from gridsight.training.memory import Buffers, is_out_of_memory
 from gridsight.training.methods.supervised import Supervised
@@ -53,10 +55,6 @@ from gridsight.training.tuning import Tuned
 
 EVALUATIONS = 25
 """At most so many evaluations a run: more only cost time where epochs are short."""
-SEEN = 0.1
-"""Share of its time after which a run knows how fast it is: the first steps are slower than the rest."""
-LATE = 1.05
-"""A run that would take longer than its time by this factor is cut short."""
 
 
 @dataclass
@@ -79,7 +77,7 @@ class Progress:
     good: float = 0.0
     seen: int = 0
     parts: int = 1
-    epochs: int = 0
+    epochs: float = 0
     spent: float = 0.0
     bend: int = -1
     bend_factor: float = 1.0
@@ -121,7 +119,7 @@ class Trainer:
         self.net, self.front, self.task = channels_last(net.to(device)), front.to(device), task
         self.train = replace(train, rank=self.ranks.rank, world=self.ranks.world, chained=recipe.mixup > 0)
         self.recipe, self.validation, self.seed, self.patience = recipe, validation, seed, patience
-        self.phase, self.snapshot, self.save_every = phase, snapshot, save_every
+        self.phase, self.snapshot, self.save_every, self.seconds = phase, snapshot, save_every, seconds
         self.events = events or Events()
         self.method = Supervised(self.net, self.front, task, recipe.augment, seed, recipe.mixup, recipe.precision)
         self.tuned, scale = tuned, tuned.scale if tuned else lambda name: 1.0
@@ -129,24 +127,28 @@ class Trainer:
         self.optimiser = make_optimiser(recipe.optimizer, self.net, scale=scale, **rates)
         self.average = Average(self.net, recipe.average) if recipe.average else None
         self.best: dict[str, Tensor] | None = None
-        self.seconds = seconds
         self.at = Progress(parts=accumulate, epochs=recipe.epochs)
         self._buffers = Buffers(list(self.net.buffers()))
         self._asked: list[int] = []
         self._agreed = False
         refuse_too_many(self.ranks, self.train)
-        self._evaluate_every = max(1, recipe.epochs // EVALUATIONS)
+        self._evaluate_every = max(1, int(recipe.epochs) // EVALUATIONS)
         self._eval_net = copy.deepcopy(self.net) if self.average else self.net
 
     @property
     def total(self) -> int:
-        """Steps of the whole run."""
-        return self.at.epochs * len(self.train)
+        """Steps of the whole run, whose last epoch may be a part of one."""
+        return max(1, round(self.at.epochs * len(self.train)))
 
     @property
     def step(self) -> int:
         """Steps taken so far."""
-        return self.at.epoch * len(self.train) + self.at.batch
+        return min(self.at.epoch * len(self.train) + self.at.batch, self.total)
+
+    @property
+    def _shrunk(self) -> bool:
+        """Whether the step under way sees small items: early on, coarse things are learned as well from these."""
+        return self.step < self.recipe.shrunk * self.total
 
     def fit(self) -> dict[str, Tensor]:
         """Train to the end, from the snapshot if there is one; the chosen state of the network."""
@@ -155,7 +157,7 @@ class Trainer:
         with stoppable() as self._asked, self.events.console.progress(self.phase, self.total) as bar:
             while self.at.epoch < self.at.epochs and not self._waited:
                 started, first = time.monotonic(), self.at.batch
-                for batch in self.train.epoch(self.seed, self.at.epoch, first):
+                for batch in islice(self.train.epoch(self.seed, self.at.epoch, first), self.total - self.step):
                     self._step(batch)
                     self._count(bar, started, first)
                     if self._stops:
@@ -171,11 +173,12 @@ class Trainer:
         return self._chosen()
 
     def _step(self, batch: Batch) -> None:
-        at, recipe = self.at, self.recipe
+        at, recipe, rate = self.at, self.recipe, self._rate(self.step)
         for group in self.optimiser.param_groups:
-            group["lr"] = self._rate(self.step) * group["scale"]
+            group["lr"] = rate * group["scale"]
         batch = batch.to(self.device)
-        self.net.train()
+        if not self.net.training:  # it calls every module
+            self.net.train()
         if self.tuned is not None:
             self.tuned.begin(at.epoch)
         loss, good_sum = self._gradient(batch)
@@ -200,10 +203,10 @@ class Trainer:
         self._buffers.keep()
         while True:
             # for what draws numbers of its own (`nn.dropout` does not): others in each process
-            torch.manual_seed(hashing.key(self.seed, "dropout", self.step) + self.ranks.rank)
+            hashing.reseed(hashing.key(self.seed, "dropout", self.step) + self.ranks.rank, self.device)
             self.optimiser.zero_grad(set_to_none=True)
             try:
-                return self.method.step(batch, at.epoch, min(at.parts, count))
+                return self.method.step(batch, at.epoch, min(at.parts, count), self._shrunk)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -260,7 +263,7 @@ class Trainer:
             "seconds": seconds,
         }
         at.loss_sum, at.good, at.seen = 0.0, 0.0, 0
-        due = at.epoch % self._evaluate_every == 0 or at.epoch == at.epochs
+        due = at.epoch % self._evaluate_every == 0 or at.epoch >= at.epochs
         if self.validation is not None and due:
             scores = self.evaluate(self.validation)
             row |= {"val_loss": scores["loss"], f"val_{self.task.metric}": scores[self.task.metric]}
@@ -275,11 +278,9 @@ class Trainer:
     def _keep_to_time(self) -> None:
         """Plan fewer epochs where the machine proves slower than when the plan was made; a recorded event."""
         at = self.at
-        if self.seconds is None or at.epoch >= at.epochs or at.spent < SEEN * self.seconds:
+        if self.seconds is None or at.epoch >= at.epochs:
             return
-        if (each := at.spent / at.epoch) * at.epochs <= LATE * self.seconds:
-            return
-        epochs = at.epoch + max(1, int((self.seconds - at.spent) / each))
+        epochs = epochs_that_fit(self.recipe, at.epoch, at.epochs, at.spent, self.seconds)
         if epochs >= at.epochs:
             return
         # cut while it still rises, the rate was never what was planned: then the whole course begins again
@@ -332,9 +333,9 @@ class Trainer:
 
     def _diverged(self, batch: Batch) -> None:
         """Name the layer, record the event, keep the last snapshot, say what to try."""
-        torch.manual_seed(hashing.key(self.seed, "dropout", self.step))
+        hashing.reseed(hashing.key(self.seed, "dropout", self.step), self.device)
         with torch.no_grad():
-            x, mask = self.method.inputs(batch, self.at.epoch)
+            x, mask = self.method.inputs(batch, self.at.epoch, self._shrunk)
             if not bool(x.isfinite().all()):
                 layer = "the input"
             else:

@@ -13,8 +13,8 @@ from gridsight.core.console import Console, dumps
 from gridsight.core.errors import DataError, ReadError, UsageError, nearest
 from gridsight.core.run import RunFolder, atomic_write
 from gridsight.core.settings import from_toml
-from gridsight.data.cache import decode
 from gridsight.data.conform import conform
+from gridsight.data.decoding import decode
 from gridsight.data.sample import Sample
 from gridsight.data.source import Source, asked, find
 from gridsight.data.spec import DataSpec

@@ -96,7 +96,7 @@ def _checked(settings: CheckSettings, data: Cached, facts: list[Fact], console: 
         with tempfile.TemporaryDirectory() as name:
             phases = Views(RunFolder(Path(name)), train, data, device, console)
             plan = make_plan(train, data, index, console)
-            plan = replace(plan, recipe=replace(plan.recipe, epochs=max(1, plan.recipe.epochs // SHORT)))
+            plan = replace(plan, recipe=replace(plan.recipe, epochs=max(1, round(plan.recipe.epochs / SHORT, 1))))
             _say_cost(plan, data, len(index), device, console)
             answers = pool(phases.out_of_fold(plan, index, FOLDS, "labels"))
     finally:

@@ -74,21 +74,26 @@ def _measure(plan: Plan, data: Cached, device: torch.device, repeats: int) -> Sp
     method = Supervised(net, front, task, plan.recipe.augment, plan.seed, precision=plan.recipe.precision)
     rows = np.arange(max(1, min(plan.recipe.batch, len(data)) // world_size()))
     batch = next(plan.loader(data, rows, len(rows)).in_order()).to(device)
-    steps, evaluations = [], []
-    for _ in range(repeats + 1):
+    evaluations = []
+
+    def timed(shrunk: bool) -> float:
         start = _now(device)
         net.train()
         optimiser.zero_grad()
-        method.step(batch, 0, min(plan.accumulate, len(rows)))
+        method.step(batch, 0, min(plan.accumulate, len(rows)), shrunk)
         optimiser.step()
-        steps.append(_now(device) - start)
+        return _now(device) - start
+
+    whole = min([timed(False) for _ in range(repeats + 1)][1:])
+    small = min([timed(True) for _ in range(repeats + 1)][1:]) if plan.recipe.shrunk else whole
     with torch.no_grad():
         net.eval()
         for part in (batch.rows(slice(0, -(-len(rows) // plan.accumulate))),) * 2:
             start = _now(device)
             net(front(part.x), part.mask)
             evaluations.append((_now(device) - start) * len(rows) / len(part.y))
-    return Speed(min(steps[1:]), min(evaluations), peak_memory(device), plan.accumulate)
+    step = plan.recipe.shrunk * small + (1 - plan.recipe.shrunk) * whole
+    return Speed(step, min(evaluations), peak_memory(device), plan.accumulate)
 
 
 def peak_memory(device: torch.device) -> int:

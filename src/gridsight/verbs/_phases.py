@@ -23,6 +23,8 @@ from gridsight.data.split import folds
 from gridsight.nn.features import Features
 from gridsight.nn.frontend import FrontEnd
 from gridsight.nn.lsuv import lsuv
+from gridsight.nn.nd import channels_last
+from gridsight.nn.whiten import whiten
 from gridsight.nn.whole import WholeItems
 from gridsight.tasks import TASKS, Task, class_weights, make_task
 from gridsight.training.answers import each_batch, predict_logits
@@ -43,6 +45,8 @@ SHORT = 3
 LEAST = 20
 LSUV = 64
 """Items, evenly spread over the training data, by which first weights are scaled."""
+WHITEN = 2000
+"""Items, evenly spread, by which a first layer whitens."""
 IN_MEMORY = 1 << 30
 """Decoded data above this many bytes are read ahead by threads; below, reading them costs nothing."""
 
@@ -164,6 +168,10 @@ class Phases:
             some = train[np.linspace(0, len(train) - 1, min(LSUV, len(train))).astype(np.int64)]
             batch = next(plan.loader(data, some, LSUV, 0).in_order())
             lsuv(net, FrontEnd(plan.front, data.spec.ndim)(_unpadded(batch)), seed=own)
+        if recipe.whiten:
+            some = train[np.linspace(0, len(train) - 1, min(WHITEN, len(train))).astype(np.int64)]
+            batch = next(plan.loader(data, some, WHITEN, 0).in_order())
+            whiten(net, FrontEnd(plan.front, data.spec.ndim)(_unpadded(batch)))
         tuned = Tuned(net, recipe.tuning, plan.in_channels, plan.spatial) if recipe.tuning else None
         return Trainer(
             net,
@@ -226,7 +234,7 @@ class Phases:
         """The network with a chosen state."""
         net = plan.network(self.settings.seed)
         net.load_state_dict(dict(state))
-        return net.to(self.device)
+        return channels_last(net.to(self.device))
 
     def predict(self, plan: Plan, state: Mapping[str, torch.Tensor], index: np.ndarray) -> Answers:
         """What a network with that state says of the items numbered `index`."""

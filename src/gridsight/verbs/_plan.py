@@ -34,6 +34,7 @@ MOST_PATCHES = 64
 USUAL: dict[str, dict[str, Any]] = {
     "sgd": {"lr": 0.1, "weight_decay": 5e-4},
     "adamw": {"lr": 2e-3, "weight_decay": 0.01},
+    "muon": {"lr": 0.1, "weight_decay": 0.01},
 }
 """Rate and decay of each optimiser, where the recipe is of another one."""
 
@@ -160,6 +161,8 @@ def make_plan(
     if spec.fit == "patch" and "grid" in chosen.arguments:
         # where something lies in a patch says nothing about where it lies in the item
         chosen = replace(chosen, arguments={**chosen.arguments, "grid": 1})
+    if spec.fit in ("patch", "mask") and "padding" in chosen.arguments:
+        chosen = replace(chosen, arguments={**chosen.arguments, "padding": "same"})
     front = front_end(chosen, data, train, start)
     with torch.no_grad():
         shape = (1, spec.channels, *spec.spatial)
@@ -207,13 +210,13 @@ def _override(base: Recipe, settings: TrainSettings) -> Recipe:
     if base.tuning is not None:
         frozen = base.tuning.frozen if settings.frozen is None else settings.frozen
         if settings.frozen is None and settings.epochs is not None:
-            frozen = min(frozen, settings.epochs // 2)
+            frozen = min(frozen, int(settings.epochs // 2))
         changes["tuning"] = Tuning(frozen, base.tuning.spread if settings.spread is None else settings.spread)
     if changes.get("optimizer", base.optimizer) != base.optimizer:
         # rate and decay belong to their optimiser
         changes = USUAL[changes["optimizer"]] | changes
     if settings.model not in ("auto", base.model):
-        changes |= {"model": settings.model, "arguments": {}}
+        changes |= {"model": settings.model, "arguments": {}, "whiten": False, "shrunk": 0.0}
     if settings.arguments:
         changes["arguments"] = changes.get("arguments", base.arguments) | given_arguments(settings.arguments)
     return replace(base, **changes)
@@ -252,7 +255,7 @@ def describe_plan(
     """
     recipe, found = plan.recipe, known.cost
     field = stage_fields(plan.network(plan.seed), plan.in_channels, plan.spatial)[-1].size
-    steps = recipe.epochs * max(1, -(-n_train * max(1, plan.repeats) // recipe.batch))
+    steps = max(1, round(recipe.epochs * max(1, -(-n_train * max(1, plan.repeats) // recipe.batch))))
     folds = networks - 1
     # one measurement, not two: under --minutes the one that the plan was chosen by
     seconds = known.speed.step * steps * max(1, folds) if plan.expected is None else plan.expected

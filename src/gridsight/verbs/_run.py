@@ -17,6 +17,7 @@ import torch
 
 from gridsight.artifact.model_file import Model, save_model
 from gridsight.artifact.predictor import Predictor, load
+from gridsight.core.allocator import keep_memory
 from gridsight.core.console import Console
 from gridsight.core.device import EXACT, environment, pick_device
 from gridsight.core.errors import DataError, TrainingError, UsageError
@@ -214,7 +215,7 @@ class _Execution:
         }[part]
         if not len(index):
             raise UsageError(f"there is no {part} part to measure in {self.folder.path} ({parts.words})")
-        predictor = load(self.folder.path, self.settings.device)
+        predictor = load(self.folder.path, self.settings.device, folded=False)  # the figures must be those of training
         batches = np.array_split(index, max(1, -(-len(index) // EVALUATION)))
         outputs = np.concatenate([predictor.outputs([self.data.x[int(i)] for i in part]) for part in batches])
         self.task, calibration = predictor.task, predictor.model.calibration
@@ -283,6 +284,7 @@ class _Execution:
         """Threads, parts of a batch and speed for the plan; of a resumed run as they were."""
         plan = self.plan
         found = cost(plan.network(plan.seed), (plan.in_channels, *plan.spatial))
+        keep_memory()
         threads = use_threads(found.macs * plan.recipe.batch, self.threads, stored["threads"] if stored else None)
         parts = (
             stored["accumulate"]

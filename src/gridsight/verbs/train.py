@@ -54,10 +54,12 @@ class TrainSettings:
     spread: float | None = option(None, "with such weights: rate of the first stage over the head's (default 0.01)")
     lsuv: bool = option(False, "scale the first weights so that each layer's outputs deviate by 1 on training items")
     minutes: float | None = option(None, "make the best model that this time allows; it chooses width and epochs")
-    epochs: int | None = option(None, "passes over the training data")
+    epochs: float | None = option(None, "passes over the training data, such as 20, or 0.5 for half of one")
     batch: int | None = option(None, "items a step")
     lr: float | None = option(None, "largest learning rate")
-    optimizer: Literal["auto", "sgd", "adamw"] = option("auto", "sgd is with Nesterov momentum")
+    optimizer: Literal["auto", "sgd", "adamw", "muon"] = option(
+        "auto", "sgd is with Nesterov momentum; muon is of convolutions, with adamw for the rest"
+    )
     schedule: Literal["auto", "onecycle", "cosine", "step", "constant"] = option("auto", "course of the learning rate")
     warmup: float | None = option(None, "share of the steps over which the learning rate rises")
     weight_decay: float | None = option(None, "decay of convolution and linear weights (norms and biases: none)")
@@ -149,7 +151,6 @@ def train(settings: TrainSettings, console: Console) -> "Run":
 def _check(settings: TrainSettings) -> None:
     """Refuse values that no run could use, before anything is read."""
     for name, low in (
-        ("epochs", 1),
         ("batch", 1),
         ("accumulate", 1),
         ("size", 1),
@@ -188,7 +189,7 @@ def _check(settings: TrainSettings) -> None:
         raise UsageError(f"--spread must be above 0 and at most 1, not {settings.spread}")
     if settings.minutes is not None and settings.epochs is not None:
         raise UsageError("--minutes chooses the epochs; give one of the two")
-    for name in ("lr", "save_every", "minutes"):
+    for name in ("epochs", "lr", "save_every", "minutes"):
         value = getattr(settings, name)
         if value is not None and not value > 0:
             raise UsageError(f"--{name.replace('_', '-')} must be above 0, not {value}")

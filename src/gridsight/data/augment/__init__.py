@@ -8,12 +8,14 @@ where none is given, and `most`, the largest that makes sense;
 `domains` ("grid": before the network; "signal": on raw samples, before the front end; "spectrum": on (N, C, mel, time)
 after it; a tag of the domain's name holds the arguments that it adds); `label_risk`: why it could change a label, ""
 where it cannot. A geometric operation also has `matrix(u, strength, spatial) -> (N, ndim, ndim + 1)` (`nn/warp.py`)
-and `exact`: true when it copies cells and never interpolates. `alphabet` is that of the only sequences that it fits.
+and `exact`: true when it copies cells and never interpolates; `window`: true when it only chooses a box inside the
+item, or mirrors it. `alphabet` is that of the only sequences that it fits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from gridsight.core.errors import UsageError
@@ -28,6 +30,9 @@ Recipe = Sequence[tuple[str, float]]
 """Operations in the order in which they are applied, each with its strength."""
 
 AUGMENTS = Registry("augmentation", "gridsight.data.augment")
+
+LEAST = 64
+"""Cells an axis from which on windows of bytes start and end at whole cells."""
 
 
 def check(operations: Recipe, ndim: int, sound: bool = False, alphabet: str | None = None) -> None:
@@ -47,6 +52,63 @@ def check(operations: Recipe, ndim: int, sound: bool = False, alphabet: str | No
     names = [name for name, _ in operations]
     if len(set(names)) < len(names):
         raise UsageError(f"an augmentation is asked for twice in {', '.join(names)}; once each, in the order wanted")
+
+
+def prepared(
+    x: Tensor,
+    items: Tensor,
+    seed: int,
+    epoch: int,
+    operations: Recipe,
+    scale: Callable[[Tensor], Tensor],
+    domain: str = "grid",
+) -> Tensor:
+    """The batch x (N, C, *spatial) as cached, after `scale` and a recipe: `apply(scale(x), ...)`, on CPUs some at once.
+
+    There the windows that a recipe for pictures of bytes begins with are cut out of the bytes, rounded to whole cells
+    (at 64 or more an axis) and values: as from the files themselves, and three times as fast as from floats.
+    """
+    import torch
+
+    from gridsight.nn.room import at_once, room
+    from gridsight.nn.warp import window
+
+    if x.device.type != "cpu":
+        return apply(scale(x), items, seed, epoch, operations, domain)
+    if domain == "grid" and x.dtype == torch.uint8 and x.dim() == 4 and x.shape[1] <= 4 and min(x.shape[2:]) >= LEAST:
+        first = list(takewhile(lambda pair: AUGMENTS.get(pair[0]).tags.get("window", False), operations))
+        matrix = _matrix(items, seed, epoch, first, tuple(x.shape[2:]))
+        if matrix is not None:
+            x, operations = window(x, matrix), operations[len(first) :]
+    few = at_once(x)
+    if len(x) <= few or not operations:
+        return apply(scale(x), items, seed, epoch, operations, domain)
+    out: Tensor | None = None
+    for at in range(0, len(x), few):
+        rows = slice(at, at + few)
+        part = apply(scale(x[rows]), items[rows], seed, epoch, operations, domain)
+        if out is None:
+            last = not part.is_contiguous()  # `scale` chose channels-last memory
+            shape = (len(x), *part.shape[2:], part.shape[1]) if last else (len(x), *part.shape[1:])
+            out = room(shape, part.dtype).movedim(-1, 1) if last else room(shape, part.dtype)
+        out[rows] = part
+    assert out is not None
+    return out
+
+
+def _matrix(items: Tensor, seed: int, epoch: int, operations: Recipe, spatial: tuple[int, ...]) -> Tensor | None:
+    """The one matrix (N, ndim, ndim + 1) of geometric operations; None where none has a strength."""
+    from gridsight.core import seed as random
+    from gridsight.nn.warp import compose
+
+    matrix: Tensor | None = None
+    for name, strength in operations:
+        if strength:
+            tags = AUGMENTS.get(name).tags
+            u = random.uniform(seed, epoch, items, name, tags["count"](len(spatial)))
+            new = tags["matrix"](u, strength, spatial)
+            matrix = new if matrix is None else compose(matrix, new)
+    return matrix
 
 
 def apply(x: Tensor, items: Tensor, seed: int, epoch: int, operations: Recipe, domain: str = "grid") -> Tensor:

@@ -28,6 +28,7 @@ def matrix(u: Tensor, strength: float, spatial: tuple[int, ...]) -> Tensor:
     domains=("grid", "signal"),
     label_risk="what decides the label may be cut away",
     matrix=matrix,
+    window=True,
     exact=False,
 )
 def crop(x: Tensor, u: Tensor, strength: float) -> Tensor:

@@ -25,6 +25,7 @@ def matrix(u: Tensor, strength: float, spatial: tuple[int, ...]) -> Tensor:
     domains=("grid",),
     label_risk="characters, left and right, and signals whose time has a direction change their meaning in a mirror",
     matrix=matrix,
+    window=True,
     exact=True,
 )
 def flip(x: Tensor, u: Tensor, strength: float) -> Tensor:

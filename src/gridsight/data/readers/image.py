@@ -241,14 +241,12 @@ def _jpeg_header(file: File, data: bytes) -> tuple[int, int, int, bool]:
 
 def _jpeg_orientation(data: bytes) -> int:
     """EXIF orientation 1 to 8 of a JPEG; 1 when it has none that makes sense."""
-    at = data.find(b"Exif\0\0", 2, 1 << 17)  # cheap: most files have no EXIF at all
-    if at < 0:
-        return 1
     position = 2
-    while data[position : position + 1] == b"\xff" and position < at:  # a thumbnail's or comment's EXIF does not count
+    # from segment to segment, so that a thumbnail's or a comment's EXIF does not count
+    while data[position : position + 1] == b"\xff" and position + 4 < len(data):
         marker, size = data[position + 1], int.from_bytes(data[position + 2 : position + 4], "big")
-        if marker == 0xE1 and position + 4 == at:
-            return _exif_orientation(data[at + 6 : position + 2 + size])
+        if marker == 0xE1 and data[position + 4 : position + 10] == b"Exif\0\0":
+            return _exif_orientation(data[position + 10 : position + 2 + size])
         if marker == 0xDA or size < 2:
             return 1
         position += 2 + size

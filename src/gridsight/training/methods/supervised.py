@@ -11,15 +11,19 @@ import torch
 from torch import Tensor, nn
 
 from gridsight.core import seed as hashing
-from gridsight.data.augment import apply
+from gridsight.data.augment import apply, prepared
 from gridsight.data.loader import Batch
 from gridsight.nn import masked
 from gridsight.nn.dropout import numbered
 from gridsight.nn.frontend import FrontEnd
+from gridsight.nn.resample import resize
 from gridsight.tasks import Task
 from gridsight.training.methods import METHODS
 
 Operations = Sequence[tuple[str, float]]
+
+SMALL = 0.75
+"""Size of shrunk items over their own: a step of CIFAR-10 costs little more than half."""
 
 
 @METHODS.register("supervised")
@@ -44,17 +48,24 @@ class Supervised:
         self.net, self.front, self.task, self.operations, self.seed = net, front, task, tuple(operations), seed
         self.mixup, self.precision = mixup, precision
 
-    def inputs(self, batch: Batch, epoch: int) -> tuple[Tensor, Tensor | None]:
-        """What the network sees of a batch (scaled, augmented, after the front end) and the mask of its real cells."""
+    def inputs(self, batch: Batch, epoch: int, shrunk: bool = False) -> tuple[Tensor, Tensor | None]:
+        """What the network sees of a batch (scaled, augmented, after the front end) and the mask of its real cells.
+
+        `shrunk` items of equal size come at `SMALL` of it.
+        """
         sound = self.front.mel is not None
-        x = self.front.scale(batch.x)
         if batch.sizes is None:
-            x = apply(x, batch.items, self.seed, epoch, self.operations, "signal" if sound else "grid")
-        elif self.operations:
-            x = self._each_at_its_size(x, batch, epoch)
+            domain = "signal" if sound else "grid"
+            x = prepared(batch.x, batch.items, self.seed, epoch, self.operations, self.front.scale, domain)
+        else:
+            x = self.front.scale(batch.x)
+            if self.operations:
+                x = self._each_at_its_size(x, batch, epoch)
         x = self.front.transform(x)
         if sound:
             x = apply(x, batch.items, self.seed, epoch, self.operations, "spectrum")
+        if shrunk and batch.sizes is None:
+            x = resize(x, [max(1, round(SMALL * n)) for n in x.shape[2:]])
         return x, batch.mask
 
     def _each_at_its_size(self, x: Tensor, batch: Batch, epoch: int) -> Tensor:
@@ -68,12 +79,12 @@ class Supervised:
             x[(rows, slice(None), *box)] = apply(own, batch.items[rows], self.seed, epoch, self.operations)
         return x
 
-    def step(self, batch: Batch, epoch: int, accumulate: int = 1) -> tuple[Tensor, Tensor]:
+    def step(self, batch: Batch, epoch: int, accumulate: int = 1, shrunk: bool = False) -> tuple[Tensor, Tensor]:
         """(loss, sum of the task's goodness) of a batch, scalars on the device; `accumulate` parts, one gradient.
 
         Of a share of a batch: its summands of the mean over the whole, so that shares add up to loss and gradient.
         """
-        x, mask = self.inputs(batch, epoch)
+        x, mask = self.inputs(batch, epoch, shrunk)
         targets: Sequence[tuple[float, Tensor]] = ((1.0, batch.y),)
         if self.mixup:
             x, mask, targets = self._mixed(x, mask, batch, epoch)

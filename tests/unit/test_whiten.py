@@ -1,0 +1,39 @@
+"""The whitening layer: equal spread, no correlation, both signs, frozen; the control is a random layer."""
+
+import pytest
+import torch
+
+from gridsight.nn.nd import Nd
+from gridsight.nn.whiten import NOISE, whiten
+
+
+def _correlated(ndim: int, channels: int) -> torch.Tensor:
+    """Smooth noise, brought to deviation 1."""
+    torch.manual_seed(0)
+    x = Nd(ndim).AvgPool(3, 1)(torch.randn(40, channels, *[{1: 200, 2: 20, 3: 10}[ndim]] * ndim))
+    x = x + 0.5 * x.mean(1, keepdim=True)
+    return (x - x.mean()) / x.std()
+
+
+@pytest.mark.parametrize("ndim", [1, 2, 3])
+def test_outputs_are_uncorrelated_and_spread_alike(ndim: int) -> None:
+    x, channels = _correlated(ndim, 3), 3 * 3**ndim
+    conv = Nd(ndim).Conv(3, 2 * channels + 2, 3, bias=False)
+    before = conv.weight.detach().clone()
+
+    def covariance() -> torch.Tensor:
+        return conv(x).detach().movedim(1, 0).flatten(1)[:channels].double().cov()
+
+    random = covariance()
+    whiten(conv, x)
+    found, off = covariance(), 1 - torch.eye(channels)
+    spread = found.diagonal()
+    assert float((found * off).abs().max()) < 0.02 * float(spread.max())
+    assert float((random * off).abs().max()) > 0.2 * float(random.diagonal().max())  # the control
+    # v / (v + noise), the largest first
+    assert 0.9 < float(spread[0]) < 1.001 and bool((spread.diff() < 1e-3).all())
+    assert float(spread.min()) > 0 and NOISE < 0.01
+    weight = conv.weight
+    assert not weight.requires_grad
+    assert torch.equal(weight[:channels], -weight[channels : 2 * channels])
+    assert torch.equal(weight[2 * channels :], before[2 * channels :])  # no component is left for these
