@@ -1,8 +1,9 @@
-"""The whitening layer: equal spread, no correlation, both signs, frozen; the control is a random layer."""
+"""The whitening layer: equal spread, no correlation, both signs; the control is a random layer."""
 
 import pytest
 import torch
 
+from gridsight.models.gridnet import GridNet
 from gridsight.nn.nd import Nd
 from gridsight.nn.whiten import NOISE, whiten
 
@@ -34,6 +35,17 @@ def test_outputs_are_uncorrelated_and_spread_alike(ndim: int) -> None:
     assert 0.9 < float(spread[0]) < 1.001 and bool((spread.diff() < 1e-3).all())
     assert float(spread.min()) > 0 and NOISE < 0.01
     weight = conv.weight
-    assert not weight.requires_grad
     assert torch.equal(weight[:channels], -weight[channels : 2 * channels])
     assert torch.equal(weight[2 * channels :], before[2 * channels :])  # no component is left for these
+
+
+def test_gridnet_whitens_and_freezes_its_first_stage_alone() -> None:
+    torch.manual_seed(1)
+    net, x = GridNet((6, 8), ndim=2, in_channels=3, num_classes=2, blocks=0, pools=1), _correlated(2, 3)
+    net.whiten(x)
+    first = dict(net.stages[0].named_parameters())
+    assert not any(parameter.requires_grad for parameter in first.values())
+    assert all(p.requires_grad for name, p in net.named_parameters() if not name.startswith("stages.0"))
+    net.train()(x).sum().backward()
+    assert net.stages[1].conv.weight.grad is not None
+    assert int(net.stages[0].norm.num_batches_tracked) == 1  # its statistics go on

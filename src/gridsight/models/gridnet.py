@@ -19,6 +19,7 @@ from gridsight.nn.blocks import PerStage, make_norm, per_stage, same_conv, times
 from gridsight.nn.dropout import Dropout
 from gridsight.nn.nd import Nd, OneOrEach, he_init
 from gridsight.nn.net import Net
+from gridsight.nn.whiten import whiten
 
 
 class Block(nn.Module):
@@ -140,6 +141,14 @@ class GridNet(Net):
         self.dropout = Dropout(dropout)
         self.fc = nn.Linear(widths[-1] * math.prod(self.grid), num_classes)
         he_init(self)
+
+    def whiten(self, x: Tensor) -> None:
+        """Let the first stage whiten items like x (`nn.whiten`) and learn no more.
+
+        Without a backward pass through the largest of all layers, a step of CIFAR-10 takes 15 % less time.
+        """
+        whiten(self.stages[0].conv, x)
+        self.stages[0].requires_grad_(False)
 
     def forward_stages(self, x: Tensor, mask: masked.Mask = None) -> Iterator[Tensor]:
         if self.standardise:

@@ -42,7 +42,7 @@ class Recipe:
     largest gradient norm (0: none); `mixup` the parameter of mixup's Beta distribution (0: none); `warmup` the share of
     steps until `lr` is reached; `weight_decay` is decoupled for AdamW and not applied to norms and biases. `augment`
     pairs an operation with its strength, in order; `flip` is of the last axis only. `ndim` is the network's (2 for
-    sound, which passes a `front_end`). With `whiten` the first convolution is not trained but whitens (`nn.whiten`);
+    sound, which passes a `front_end`). With `whiten` the first stage of gridnet is not trained but whitens (`nn.whiten`);
     `shrunk` is the share of the steps, the first ones, that see items at three quarters of their size.
     """
 

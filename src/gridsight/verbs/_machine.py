@@ -68,12 +68,14 @@ def _measure(plan: Plan, data: Cached, device: torch.device, repeats: int) -> Sp
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)  # of other candidates, and of parts that did not fit
     net = plan.network(plan.seed).to(device)
-    optimiser = make_optimiser(plan.recipe.optimizer, net, lr=0.0, weight_decay=0.0, momentum=plan.recipe.momentum)
-    front = FrontEnd(plan.front, data.spec.ndim).to(device)
-    task = make_task(data.spec.task, data.spec.classes)
-    method = Supervised(net, front, task, plan.recipe.augment, plan.seed, precision=plan.recipe.precision)
     rows = np.arange(max(1, min(plan.recipe.batch, len(data)) // world_size()))
     batch = next(plan.loader(data, rows, len(rows)).in_order()).to(device)
+    front = FrontEnd(plan.front, data.spec.ndim).to(device)
+    if plan.recipe.whiten:
+        net.whiten(front(batch.x))
+    optimiser = make_optimiser(plan.recipe.optimizer, net, lr=0.0, weight_decay=0.0, momentum=plan.recipe.momentum)
+    task = make_task(data.spec.task, data.spec.classes)
+    method = Supervised(net, front, task, plan.recipe.augment, plan.seed, precision=plan.recipe.precision)
     evaluations = []
 
     def timed(shrunk: bool) -> float:

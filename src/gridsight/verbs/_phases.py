@@ -24,7 +24,6 @@ from gridsight.nn.features import Features
 from gridsight.nn.frontend import FrontEnd
 from gridsight.nn.lsuv import lsuv
 from gridsight.nn.nd import channels_last
-from gridsight.nn.whiten import whiten
 from gridsight.nn.whole import WholeItems
 from gridsight.tasks import TASKS, Task, class_weights, make_task
 from gridsight.training.answers import each_batch, predict_logits
@@ -46,7 +45,7 @@ LEAST = 20
 LSUV = 64
 """Items, evenly spread over the training data, by which first weights are scaled."""
 WHITEN = 2000
-"""Items, evenly spread, by which a first layer whitens."""
+"""Items, evenly spread, by which a first stage whitens."""
 IN_MEMORY = 1 << 30
 """Decoded data above this many bytes are read ahead by threads; below, reading them costs nothing."""
 
@@ -171,7 +170,7 @@ class Phases:
         if recipe.whiten:
             some = train[np.linspace(0, len(train) - 1, min(WHITEN, len(train))).astype(np.int64)]
             batch = next(plan.loader(data, some, WHITEN, 0).in_order())
-            whiten(net, FrontEnd(plan.front, data.spec.ndim)(_unpadded(batch)))
+            net.whiten(FrontEnd(plan.front, data.spec.ndim)(_unpadded(batch)))
         tuned = Tuned(net, recipe.tuning, plan.in_channels, plan.spatial) if recipe.tuning else None
         return Trainer(
             net,
