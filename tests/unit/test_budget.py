@@ -192,7 +192,7 @@ def test_the_time_covers_every_fold_and_is_told_once(
 
 
 @pytest.mark.parametrize(
-    ("n", "batch", "rate"), [(72, 9, 0.1 * (9 / 256) ** 0.5), (800, 100, 0.1 * 10 / 16), (9000, 256, 0.1)]
+    ("n", "batch", "rate"), [(72, 9, 0.03 * (9 / 256) ** 0.5), (800, 100, 0.03 * 10 / 16), (9000, 256, 0.03)]
 )
 def test_small_sets_get_at_least_eight_steps_an_epoch(n: int, batch: int, rate: float) -> None:
     found = recipe(2, 3, (32, 32), 10, n, colour=True)

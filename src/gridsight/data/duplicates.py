@@ -28,6 +28,7 @@ from gridsight.core import seed as hashing
 from gridsight.data.alignment import Waves, halved, left_over
 from gridsight.data.signature import grid_for, signatures
 
+VERSION = 1  # of what is found: another number where a change of this file or of those it calls finds other pairs
 CLOSE, CLOSER = 0.03, 0.55
 LOOSEST, RATIO = 0.05, 0.1
 COARSE = 0.08  # squared distance: 2 - 2 * 0.96

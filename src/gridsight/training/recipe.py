@@ -42,8 +42,8 @@ class Recipe:
     largest gradient norm (0: none); `mixup` the parameter of mixup's Beta distribution (0: none); `warmup` the share of
     steps until `lr` is reached; `weight_decay` is decoupled for AdamW and not applied to norms and biases. `augment`
     pairs an operation with its strength, in order; `flip` is of the last axis only. `ndim` is the network's (2 for
-    sound, which passes a `front_end`). With `whiten` the first stage of gridnet is not trained but whitens (`nn.whiten`);
-    `shrunk` is the share of the steps, the first ones, that see items at three quarters of their size.
+    sound, which passes a `front_end`). With `whiten` the first stage of gridnet is not trained but whitens
+    (`nn.whiten`); `shrunk` is the share of the steps, the first ones, that see items at three quarters of their size.
     """
 
     ndim: int
@@ -183,8 +183,9 @@ def _small_picture(spatial: tuple[int, ...], n_train: int, colour: bool) -> Reci
             "blocks": 0,
             "grid": 1,
         }
-        return Recipe(2, arguments, _passes(220_000, n_train, least=4, most=60), 256, 0.1, 0.01, optimizer="muon",
-                      label_smoothing=0.1, average=0.99, augment=(("shift", 0.07), *_mirror(colour)),
+        # 2.5 epochs: 83.1 % at a rate of 0.03, 82.5 at 0.05 (83.0 with label smoothing of 0.2), 82.0 at 0.1
+        return Recipe(2, arguments, _passes(220_000, n_train, least=4, most=60), 256, 0.03, 0.01, optimizer="muon",
+                      label_smoothing=0.2, average=0.99, augment=(("shift", 0.07), *_mirror(colour)),
                       whiten=True, shrunk=0.4)  # fmt: skip
     arguments = {"widths": (16, 32, 64, 64), "kernels": (5, 3, 3, 3), "strides": (2, 1, 1, 1), "blocks": 0}
     if min(spatial) >= 25 and max(spatial) <= 32:

@@ -10,6 +10,7 @@ import torch
 from gridsight.core.ranks import world_size
 from gridsight.data.cache import Cached
 from gridsight.nn.frontend import FrontEnd
+from gridsight.nn.nd import channels_last
 from gridsight.tasks import make_task
 from gridsight.training.memory import is_out_of_memory
 from gridsight.training.methods.supervised import Supervised
@@ -67,7 +68,7 @@ def measure(plan: Plan, data: Cached, device: torch.device, repeats: int = 5) ->
 def _measure(plan: Plan, data: Cached, device: torch.device, repeats: int) -> Speed:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)  # of other candidates, and of parts that did not fit
-    net = plan.network(plan.seed).to(device)
+    net = channels_last(plan.network(plan.seed).to(device))
     rows = np.arange(max(1, min(plan.recipe.batch, len(data)) // world_size()))
     batch = next(plan.loader(data, rows, len(rows)).in_order()).to(device)
     front = FrontEnd(plan.front, data.spec.ndim).to(device)

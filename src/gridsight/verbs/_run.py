@@ -142,6 +142,7 @@ class _Execution:
     def run(self, started: float) -> Run:
         """All chapters; the finished run."""
         settings, data, console, ranks = self.settings, self.data, self.console, self.ranks
+        keep_memory()  # before anything is timed
         parts = self._split()
         if settings.patience and not len(parts.val):
             console.warn("--patience has no effect without validation data")
@@ -284,7 +285,6 @@ class _Execution:
         """Threads, parts of a batch and speed for the plan; of a resumed run as they were."""
         plan = self.plan
         found = cost(plan.network(plan.seed), (plan.in_channels, *plan.spatial))
-        keep_memory()
         threads = use_threads(found.macs * plan.recipe.batch, self.threads, stored["threads"] if stored else None)
         parts = (
             stored["accumulate"]
