@@ -51,7 +51,8 @@ def _pairs(data: Cached) -> Near:
     name = data.x.filename if isinstance(data.x, np.memmap) else None
     kept = Path(name).with_name(f"near-{VERSION}.npz") if name is not None else None
     if kept is not None and kept.exists():
-        with contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile), np.load(kept) as stored:
+        with contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile), kept.open("rb") as file:
+            stored = np.load(file)
             return Near(stored["pairs"], stored["distance"], bool(stored["complete"]))
     found = near_duplicates(data.x, data.spec.rate)
     if kept is not None:

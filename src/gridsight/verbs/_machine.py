@@ -3,6 +3,7 @@
 import os
 import time
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -68,7 +69,7 @@ def measure(plan: Plan, data: Cached, device: torch.device, repeats: int = 5) ->
 def _measure(plan: Plan, data: Cached, device: torch.device, repeats: int) -> Speed:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)  # of other candidates, and of parts that did not fit
-    net = channels_last(plan.network(plan.seed).to(device))
+    net: Any = channels_last(plan.network(plan.seed).to(device))
     rows = np.arange(max(1, min(plan.recipe.batch, len(data)) // world_size()))
     batch = next(plan.loader(data, rows, len(rows)).in_order()).to(device)
     front = FrontEnd(plan.front, data.spec.ndim).to(device)

@@ -184,7 +184,7 @@ def _check(settings: TrainSettings) -> None:
         if getattr(settings, name) not in (None, False) and not settings.pretrained and settings.weights is None:
             raise UsageError(f"--{name} is for a start from trained weights; give --pretrained or --weights FILE too")
     if settings.frozen is not None and settings.epochs is not None and settings.frozen > settings.epochs:
-        raise UsageError(f"--frozen {settings.frozen} is more than the --epochs {settings.epochs} of the run")
+        raise UsageError(f"--frozen {settings.frozen} is more than the --epochs {settings.epochs:g} of the run")
     if settings.spread is not None and not 0 < settings.spread <= 1:
         raise UsageError(f"--spread must be above 0 and at most 1, not {settings.spread}")
     if settings.minutes is not None and settings.epochs is not None:
