@@ -101,7 +101,7 @@ class GridNet(Net):
         "pools": (1, 2, 1),
         "grid": 2,
     }
-    others: ClassVar[dict[str, object]] = {"norm": "layer", "padding": "valid"}
+    others: ClassVar[dict[str, object]] = {"norm": "layer", "padding": ("valid", "same", "same")}
 
     def __init__(
         self,
