@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from gridsight.training.muon import ADAMW, orthogonalised
+from gridsight.training.muon import ADAMW, COEFFICIENTS, STEPS, orthogonalised
 from gridsight.training.optimiser import make_optimiser
 
 
@@ -21,6 +21,18 @@ def test_singular_values_come_near_one_and_directions_stay(shape: tuple[int, ...
     assert float(inner.min()) > 0.95
     other = torch.randn_like(x)
     assert float(((other * (u @ v)).sum((1, 2)) / other.norm(dim=(1, 2)) / (u @ v).norm(dim=(1, 2))).abs().max()) < 0.5
+
+
+def test_the_iteration_is_that_of_the_paper() -> None:
+    torch.manual_seed(5)
+    x = torch.randn(2, 12, 40, dtype=torch.float64)
+    y = x / x.norm(dim=(1, 2), keepdim=True)
+    a, b, c = COEFFICIENTS
+    for _ in range(STEPS):
+        square = y @ y.mT
+        y = a * y + (b * square + c * square @ square) @ y
+    assert torch.allclose(orthogonalised(x), y, atol=1e-6)
+    assert torch.allclose(orthogonalised(x.mT), y.mT, atol=1e-6)
 
 
 def test_a_zero_gradient_gives_no_direction() -> None:

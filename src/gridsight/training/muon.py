@@ -29,9 +29,15 @@ def orthogonalised(matrices: Tensor) -> Tensor:
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if tall else matrices
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
-    for _ in range(STEPS):
-        square = x @ x.mT
-        x = torch.baddbmm(x, torch.baddbmm(square, square, square, beta=b, alpha=c), x, beta=a)
+    # every iterate is a polynomial of x x^T times x: kept apart, all products but two are of the shorter side alone
+    square = x @ x.mT
+    unit = a * torch.eye(square.shape[-1], dtype=x.dtype, device=x.device)
+    product = unit.new_zeros(())
+    for step in range(STEPS):
+        factor = torch.baddbmm(square, square, square, beta=b, alpha=c) + unit
+        product = factor @ product if step else factor
+        square = factor @ square @ factor
+    x = product @ x
     return x.mT if tall else x
 
 
