@@ -68,12 +68,24 @@ CASES = {
 
 
 def by_case(case: Case) -> Recipe:
-    """The default recipe for such data, of one epoch, nothing but the step: no augmentation, no average."""
+    """The default network for such data, of one epoch, nothing but the step: no augmentation, no average.
+
+    By SGD at full size on both sides: PyTorch has no Muon for convolutions, and what Muon costs is another question.
+    """
     found = recipe(len(case.spatial), case.channels, case.spatial, CLASSES, 10_000, colour=case.channels == 3)
     found = replace(
-        found, batch=case.batch, epochs=1, augment=(), average=0.0, label_smoothing=0.0, schedule="constant"
+        found,
+        batch=case.batch,
+        epochs=1,
+        augment=(),
+        average=0.0,
+        label_smoothing=0.0,
+        schedule="constant",
+        optimizer="sgd",
+        lr=0.01,
+        shrunk=0.0,
     )
-    return found if case.model is None else replace(found, model=case.model, arguments={}, optimizer="sgd", lr=0.01)
+    return found if case.model is None else replace(found, model=case.model, arguments={})
 
 
 def turns(case: Case, clock: Clock) -> tuple[Callable[[], float], Callable[[], float]]:

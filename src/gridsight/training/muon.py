@@ -19,8 +19,9 @@ from torch import Tensor, nn
 ADAMW = 0.05
 """AdamW's rate over Muon's."""
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-"""Of the quintic a x + b x^3 + c x^5, by the source: it brings singular values from 0.03 to within 0.7 and 1.2."""
+"""Of the quintic a x + b x^3 + c x^5, by the source."""
 STEPS = 4
+"""They bring singular values from 0.01 of the Frobenius norm on to between 0.68 and 1.21."""
 
 
 def orthogonalised(matrices: Tensor) -> Tensor:
