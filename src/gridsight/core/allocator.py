@@ -2,8 +2,8 @@
 
 The C library gives a freed block of more than 32 MB back to the system at once, and the next step asks for it again, in
 pages of 4 kB that the system clears one by one: a fifth of the time of MobileNetV2 at 224 px, a tenth of ResNet-18's in
-3-D. Values do not depend on it. The process holds more at its peak (up to 14 % in four networks, 30 to 50 % where single
-tensors are large), and holds it until it ends.
+3-D. Values do not depend on it. The process holds more at its peak (up to 14 % in four networks, 30 to 50 % where
+single tensors are large), and holds it until it ends.
 """
 
 import ctypes
