@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gridsight.core import seed
 from gridsight.core.registry import Entry
-from gridsight.data.augment import AUGMENTS, apply
+from gridsight.data.augment import AUGMENTS, apply, drawn
 from gridsight.nn.warp import compose, warp, warp_exact
 
 SIZES = {1: (41,), 2: (17, 22), 3: (9, 14, 11)}
@@ -135,10 +135,7 @@ def test_merged_geometry_is_one_resampling_of_the_product(ndim: int) -> None:
     recipe = [("shift", 0.2), ("affine", 1.0), ("flip", 1.0)]
     size = tuple(x.shape[2:])
     shift, affine, flip = (
-        AUGMENTS.get(name).tags["matrix"](
-            seed.uniform(5, 1, items, name, AUGMENTS.get(name).tags["count"](ndim)), strength, size
-        )
-        for name, strength in recipe
+        AUGMENTS.get(name).tags["matrix"](drawn(items, 5, 1, name, ndim), strength, size) for name, strength in recipe
     )
     merged = apply(x, items, 5, 1, recipe)
     torch.testing.assert_close(merged, warp(x, compose(compose(shift, affine), flip)))

@@ -1,7 +1,7 @@
 """gridsight bench: fair turns, engines that answer alike, a choice that admits noise; and the predictor's network."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -26,6 +26,8 @@ from gridsight.models import create
 from gridsight.nn.fold import NORMS
 from gridsight.nn.frontend import FrontEndSettings
 from gridsight.nn.whole import WholeItems
+from gridsight.training.recipe import Recipe
+from gridsight.verbs._training_speed import _products
 
 CPU = torch.device("cpu")
 PLAIN = ("eager", "channels_last", "folded", "folded_channels_last")
@@ -154,6 +156,28 @@ def test_bench_of_a_model_file_writes_where_it_is_told(run: Path, tmp_path: Path
     assert [path.name for path in run.iterdir()] == ["model.safetensors"]
     gridsight.bench(file, engines=("eager",), seconds=0.05, batch=2, out=tmp_path / "speed")
     assert {path.name for path in (tmp_path / "speed").iterdir()} == {"bench.json", "bench.svg"}
+
+
+def test_a_step_of_training_is_timed_by_the_runs_own_recipe(run: Path, tmp_path: Path) -> None:
+    recipe = Recipe(2, {}, 1.0, 4, 0.1, 0.0, model="resnet20", optimizer="adamw", augment=(("flip", 1.0),))
+    with pytest.raises(UsageError, match=r"no plan\.json"):
+        gridsight.bench(str(run), train=True, engines=("eager",), seconds=0.1)
+    (run / "plan.json").write_text(json.dumps({"recipe": asdict(recipe), "accumulate": 2}))
+    before = (run / "model.safetensors").read_bytes()
+    found = gridsight.bench(str(run), train=True, engines=("eager",), seconds=0.5)["training"]
+    assert (found["batch"], found["optimizer"]) == (4, "adamw")
+    parts = found["ms"]["input"] + found["ms"]["network"] + found["ms"]["update"]
+    assert 0 < parts < 5 * found["ms"]["step"] and min(found["ms"]["step"], found["ms"]["update"]) > 0
+    assert found["items_per_second"] == pytest.approx(4e3 / found["ms"]["step"])
+    assert 0 < found["of_peak"] < 1
+    assert (run / "model.safetensors").read_bytes() == before
+
+
+def test_products_of_a_step_are_counted_where_gradients_are_needed() -> None:
+    net = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 6), nn.Linear(6, 2))
+    assert _products(net, (4,)) == 2 * 32 + 3 * 48 + 3 * 12
+    net[0].requires_grad_(False)
+    assert _products(net, (4,)) == 32 + 2 * 48 + 3 * 12
 
 
 def test_an_engine_that_answers_otherwise_is_refused(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -239,10 +239,12 @@ ALLOWED = {
     "models": {"core", "nn", "models"},
     "data": {"core", "nn", "data"},
     "measure": {"core", "nn", "data", "measure"},
+    "attribution": {"core", "nn", "measure", "attribution"},
+    "inside": {"core", "nn", "measure", "inside"},
     "tasks": {"core", "nn", "data", "measure", "tasks"},
     "training": {"core", "nn", "data", "measure", "tasks", "training"},
     "artifact": {"core", "nn", "models", "data", "measure", "tasks", "training", "artifact"},
-    "reporting": {"core", "data", "measure", "artifact", "reporting"},
+    "reporting": {"core", "data", "measure", "attribution", "inside", "artifact", "reporting"},
 }
 
 
@@ -269,7 +271,7 @@ def test_a_folder_imports_only_folders_above_it() -> None:
 
 def test_files_of_a_registered_folder_do_not_import_each_other() -> None:
     wrong = []
-    for folder in ("models", "data/readers", "data/sets", "data/augment", "tasks", "training/methods"):
+    for folder in ("models", "data/readers", "data/sets", "data/augment", "tasks", "training/methods", "attribution"):
         package = "gridsight." + folder.replace("/", ".")
         for path in (PACKAGE / folder).glob("[!_]*.py"):
             wrong += [

@@ -7,7 +7,7 @@ from scipy import stats
 
 from gridsight.core import seed
 from gridsight.core.errors import UsageError
-from gridsight.data.augment import AUGMENTS, apply, check, guard, guarded
+from gridsight.data.augment import AUGMENTS, apply, check, drawn, guard, guarded
 from gridsight.data.augment.affine import matrix as affine_matrix
 from gridsight.data.augment.noise import normal
 
@@ -73,6 +73,15 @@ def test_flip_mirrors_the_stated_share() -> None:
         mirrored = (out[:, 0, 0] == 4).float().mean().item()
         assert abs(mirrored - strength / 2) <= 3.5 * 0.5 / 20_000**0.5
         assert ((out == x).flatten(1).all(1) | (out == x.flip(-1)).flatten(1).all(1)).all()
+
+
+def test_flip_alternates_from_epoch_to_epoch_and_shift_does_not() -> None:
+    x, items = torch.arange(5.0).expand(200, 1, 5), torch.arange(200)
+    sides = torch.stack([apply(x, items, 3, epoch, [("flip", 1.0)])[:, 0, 0] for epoch in range(4)])
+    assert (sides[0] != sides[1]).all() and (sides[0] == sides[2]).all() and (sides[1] == sides[3]).all()
+    assert 60 < int((sides[0] == 4).sum()) < 140
+    moved = [drawn(items, 3, epoch, "shift", 1) for epoch in range(3)]
+    assert not torch.allclose(moved[0], moved[2])
 
 
 def test_shift_moves_by_whole_cells_each_equally_likely_and_repeats_the_edge() -> None:

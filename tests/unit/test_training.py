@@ -531,7 +531,7 @@ def test_evaluation_in_smaller_batches_gives_the_same_answers(monkeypatch: pytes
 
 
 def test_parts_are_doubled_until_they_fit() -> None:
-    from gridsight.training.memory import free_memory, parts_that_fit
+    from gridsight.nn.memory import free_memory, parts_that_fit
 
     assert parts_that_fit(1_000, 64, None) == 1
     assert parts_that_fit(1_000, 64, 100_000) == 1

@@ -23,10 +23,10 @@ from gridsight.models import MODELS
 from gridsight.nn.features import Features
 from gridsight.nn.fold import fold
 from gridsight.nn.masked import mask_of
+from gridsight.nn.memory import in_parts
 from gridsight.nn.nd import channels_last
 from gridsight.nn.whole import WholeItems
 from gridsight.tasks import Predicted
-from gridsight.training.memory import in_parts
 
 BATCH = 64
 NOT_FINITE = "the network's answer is not finite (NaN or infinite)"

@@ -33,7 +33,7 @@ from gridsight.core import seed as hashing
 from gridsight.core.errors import UsageError
 from gridsight.measure.intervals import Floats, bootstrap, group_numbers, percentile, wilson
 from gridsight.measure.metrics import Curves
-from gridsight.nn.geometry import Field, stage_fields
+from gridsight.nn.geometry import Field, centres, stage_fields
 from gridsight.nn.nd import he_init
 from gridsight.nn.net import Net
 
@@ -211,25 +211,14 @@ def responses(
             for stage, field in zip(stages, fields, strict=True):
                 index = [item]
                 for axis, cells in enumerate(stage.shape[2:]):
-                    centres = _centres(field, axis, cells, x.shape[2 + axis])
-                    place = torch.from_numpy(_inside(centres, each.low[mine, axis], int(each.side[axis])))
+                    middles = centres(field, axis, cells, x.shape[2 + axis])
+                    place = torch.from_numpy(_inside(middles, each.low[mine, axis], int(each.side[axis])))
                     index.append(place.view(-1, *[place.shape[1] if a == axis else 1 for a in range(ndim)]))
                 values = stage.movedim(1, -1)[tuple(index)].flatten(1, -2)  # (n, cells, C)
                 pooled.append(torch.stack([values.amax(1), -values.amin(1)], 2))
             out[mine] = torch.cat(pooled, 1).float().cpu().numpy()
     net.train(was_training)
     return where, said
-
-
-def _centres(field: Field, axis: int, cells: int, size: int) -> Floats:
-    """Where along an input axis of `size` cells the receptive fields of a stage's cells have their centres.
-
-    Where that is not known, cells are spread evenly.
-    """
-    start, jump = field.start[axis], field.jump[axis]
-    if start is None or jump is None:
-        return (np.arange(cells) + 0.5) * size / cells - 0.5
-    return start + jump * np.arange(cells, dtype=np.float64)
 
 
 def _inside(centres: Floats, low: NDArray[np.int64], side: int) -> NDArray[np.int64]:

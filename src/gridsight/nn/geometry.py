@@ -17,7 +17,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
@@ -62,6 +64,17 @@ class Field:
     size: tuple[int | None, ...]
     jump: tuple[int | None, ...]
     start: tuple[float | None, ...]
+
+
+def centres(field: Field, axis: int, cells: int, size: int) -> NDArray[np.float64]:
+    """Where along an input axis of `size` cells the receptive fields of a map's cells have their centres.
+
+    Where that is not known, cells are spread evenly.
+    """
+    start, jump = field.start[axis], field.jump[axis]
+    if start is None or jump is None:
+        return (np.arange(cells) + 0.5) * size / cells - 0.5
+    return start + jump * np.arange(cells, dtype=np.float64)
 
 
 class Tracer(TorchDispatchMode):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from gridsight.core.ranks import Ranks
 from gridsight.data.loader import Batch, Loader
 from gridsight.nn.frontend import FrontEnd
-from gridsight.training.memory import is_out_of_memory
+from gridsight.nn.memory import is_out_of_memory
 
 T = TypeVar("T")
 

@@ -30,13 +30,13 @@ from gridsight.core.errors import TrainingError, UsageError
 from gridsight.core.ranks import Ranks
 from gridsight.data.loader import Batch, Loader
 from gridsight.nn.frontend import FrontEnd
+from gridsight.nn.memory import Buffers, is_out_of_memory
 from gridsight.nn.nd import channels_last
 from gridsight.tasks import Task
 from gridsight.training.answers import predict_logits
 from gridsight.training.average import Average
 from gridsight.training.budget import epochs_that_fit
 from gridsight.training.exchange import exchange, refuse_too_many
-from gridsight.training.memory import Buffers, is_out_of_memory
 from gridsight.training.methods.supervised import Supervised
 from gridsight.training.optimiser import make_optimiser
 from gridsight.training.recipe import Recipe

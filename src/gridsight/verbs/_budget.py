@@ -10,9 +10,9 @@ from gridsight.core.device import computes_bfloat16
 from gridsight.data.cache import Cached
 from gridsight.data.split import Split
 from gridsight.measure.cost import cost
+from gridsight.nn.memory import free_memory, parts_that_fit
 from gridsight.training.budget import fit_time
 from gridsight.training.loop import EVALUATIONS
-from gridsight.training.memory import free_memory, parts_that_fit
 from gridsight.training.recipe import Recipe
 from gridsight.verbs._machine import Speed, measure, use_threads
 from gridsight.verbs._novelty import MOST

@@ -11,9 +11,9 @@ import torch
 from gridsight.core.ranks import world_size
 from gridsight.data.cache import Cached
 from gridsight.nn.frontend import FrontEnd
+from gridsight.nn.memory import is_out_of_memory
 from gridsight.nn.nd import channels_last
 from gridsight.tasks import make_task
-from gridsight.training.memory import is_out_of_memory
 from gridsight.training.methods.supervised import Supervised
 from gridsight.training.optimiser import make_optimiser
 from gridsight.verbs._plan import Plan

@@ -28,8 +28,8 @@ from gridsight.data.split import Split, split
 from gridsight.measure.calibration import Calibration
 from gridsight.measure.cost import cost
 from gridsight.nn.frontend import FrontEndSettings
+from gridsight.nn.memory import free_memory, parts_that_fit
 from gridsight.training.budget import recipe_from
-from gridsight.training.memory import free_memory, parts_that_fit
 from gridsight.training.overfit import overfits
 from gridsight.training.stopping import Stopped
 from gridsight.verbs._budget import plan_in_time

@@ -23,13 +23,14 @@ class BenchSettings:
     """Measure the network of a run on this machine in several engines, and say which to use here.
 
     Engines take turns, on one item and on a batch; each must answer as plain PyTorch does, or is refused. With PATH the
-    whole way from that file to its answer is timed too, against decoding it and the network. A run folder keeps the
-    figures as bench.json and bench.svg.
+    whole way from that file to its answer is timed too, against decoding it and the network. With --train a step of its
+    training is timed as well. A run folder keeps the figures as bench.json and bench.svg.
 
     examples:
       gridsight bench runs/photos-1
       gridsight bench runs/photos-1 one.jpg
       gridsight bench runs/digits-1 --engines eager folded compiled --batch 256
+      gridsight bench runs/digits-1 --train
       gridsight bench model.safetensors --seconds 60 --out speed --json
     """
 
@@ -37,6 +38,7 @@ class BenchSettings:
     path: str | None = argument("a file to time the whole way on, from decoding to the answer", default=None)
     engines: tuple[str, ...] = option((), "engines to measure (default: all that run here)", metavar="NAME")
     batch: int | None = option(None, "items of a batch (default: 64, fewer where these take over a second or memory)")
+    train: bool = option(False, "time a step of training too, part by part, in batches as the run had them")
     seconds: float = option(20.0, "time to measure, for one item and for the batch together")
     device: str = option("auto", "auto, cpu, cuda, cuda:1, ...", metavar="NAME")
     out: str | None = option(None, "folder for bench.json and bench.svg (default: the run folder)", metavar="DIR")
@@ -75,6 +77,7 @@ def bench(settings: BenchSettings, console: Console) -> dict[str, Any]:
         many = settings.batch or _batch(predictor, total)
         measured = {n: _measure(predictor, names, n, settings.seconds / 2, console) for n in (1, many)}
         whole = _whole(predictor, settings.path, settings.seconds / 4) if settings.path is not None else None
+    training = _training(predictor, settings, console) if settings.train else None
     around, peak = environment(predictor.device), matmul_rate(predictor.device)
     share = 2 * total.macs / (1e9 * peak)
     result = {
@@ -85,6 +88,7 @@ def bench(settings: BenchSettings, console: Console) -> dict[str, Any]:
         "engines": [_row(name, measured[1], measured[many], many, share) for name in names],
         "use": {"one": _choice(measured[1]), "many": _choice(measured[many])},
         "whole": whole,
+        "training": training,
         "macs": total.macs,
         "matmul_gflops": peak,
         "machine": {key: around[key] for key in ("processor", "cores", "threads", "device", "torch")},
@@ -116,7 +120,7 @@ def _measure(predictor: "Predictor", names: list[str], items: int, seconds: floa
     from gridsight.artifact.engines import ENGINES, Unavailable, make
     from gridsight.measure.speed import take_turns
 
-    x, net = _inputs(predictor, items), predictor.model.net
+    x, net = predictor.front(_raw(predictor, items)), predictor.model.net
     on_gpu = predictor.device.type == "cuda"
     calls: dict[str, Answer] = {}
     found = _Measured({}, {}, {}, {}, {})
@@ -139,19 +143,35 @@ def _measure(predictor: "Predictor", names: list[str], items: int, seconds: floa
     return found
 
 
-def _inputs(predictor: "Predictor", items: int) -> "Tensor":
-    """Items of random numbers as the network sees them; padded ones are not, so they have no mask."""
+def _raw(predictor: "Predictor", items: int) -> "Tensor":
+    """Items of random numbers as they are decoded; padded ones are not, so they have no mask."""
     import torch
 
     spec = predictor.model.spec
     numbers = torch.Generator().manual_seed(0)
     raw = torch.rand(items, spec.channels, *spec.spatial, generator=numbers) * spec.full_scale
-    return predictor.front(raw.to(getattr(torch, spec.dtype)).to(predictor.device))
+    return raw.to(getattr(torch, spec.dtype)).to(predictor.device)
+
+
+def _training(predictor: "Predictor", settings: BenchSettings, console: Console) -> dict[str, Any]:
+    """The speed of the run's training; `verbs/_training_speed.py`."""
+    import json
+
+    from gridsight.training.budget import recipe_from
+    from gridsight.verbs._training_speed import training_speed
+
+    plan = Path(settings.run) / "plan.json"
+    if not plan.exists():
+        raise UsageError(f"{settings.run} has no plan.json: --train times the recipe of a run folder")
+    written = json.loads(plan.read_text(encoding="utf-8"))
+    recipe = recipe_from(written["recipe"])
+    raw = _raw(predictor, recipe.batch)
+    return training_speed(predictor, recipe, raw, min(written["accumulate"], len(raw)), settings.seconds / 2, console)
 
 
 def _batch(predictor: "Predictor", total: "Cost") -> int:
     """Items that take about a second at most, and fit into memory."""
-    from gridsight.training.memory import free_memory, parts_that_fit
+    from gridsight.nn.memory import free_memory, parts_that_fit
 
     most = MANY.get(predictor.device.type, MANY["cpu"])
     while predictor.device.type == "cpu" and most > 2 and most * total.macs > MACS:

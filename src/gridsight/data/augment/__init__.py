@@ -2,14 +2,15 @@
 
 An operation is a function `(x, u, strength) -> x` with x (N, C, *spatial) float, u (N, count) uniform in [0, 1) and
 `strength` in the unit that its docstring names; strength 0 is the identity. It draws nothing itself: the caller makes
-`u` with `core.seed.uniform(seed, epoch, items, operation, count)`: what is done to an item never depends on its batch.
+`u` with `drawn`, a hash of (seed, epoch, item, operation): what is done to an item never depends on its batch.
 Registered tags: `ndims`; `count(ndim) -> int` numbers an item; `default`, the strength
 where none is given, and `most`, the largest that makes sense;
 `domains` ("grid": before the network; "signal": on raw samples, before the front end; "spectrum": on (N, C, mel, time)
 after it; a tag of the domain's name holds the arguments that it adds); `label_risk`: why it could change a label, ""
 where it cannot. A geometric operation also has `matrix(u, strength, spatial) -> (N, ndim, ndim + 1)` (`nn/warp.py`)
 and `exact`: true when it copies cells and never interpolates; `window`: true when it only chooses a box inside the
-item, or mirrors it. `alphabet` is that of the only sequences that it fits.
+item, or mirrors it; `alternating`: true when what an epoch draws for an item is to be the opposite of the epoch before.
+`alphabet` is that of the only sequences that it fits.
 """
 
 from __future__ import annotations
@@ -96,17 +97,24 @@ def prepared(
     return out
 
 
+def drawn(items: Tensor, seed: int, epoch: int, name: str, ndim: int) -> Tensor:
+    """The uniform numbers (N, count) of an operation; an alternating one's move by a half from epoch to epoch."""
+    from gridsight.core import seed as random
+
+    tags = AUGMENTS.get(name).tags
+    if not tags.get("alternating", False):
+        return random.uniform(seed, epoch, items, name, tags["count"](ndim))
+    return (random.uniform(seed, 0, items, name, tags["count"](ndim)) + epoch / 2) % 1
+
+
 def _matrix(items: Tensor, seed: int, epoch: int, operations: Recipe, spatial: tuple[int, ...]) -> Tensor | None:
     """The one matrix (N, ndim, ndim + 1) of geometric operations; None where none has a strength."""
-    from gridsight.core import seed as random
     from gridsight.nn.warp import compose
 
     matrix: Tensor | None = None
     for name, strength in operations:
         if strength:
-            tags = AUGMENTS.get(name).tags
-            u = random.uniform(seed, epoch, items, name, tags["count"](len(spatial)))
-            new = tags["matrix"](u, strength, spatial)
+            new = AUGMENTS.get(name).tags["matrix"](drawn(items, seed, epoch, name, len(spatial)), strength, spatial)
             matrix = new if matrix is None else compose(matrix, new)
     return matrix
 
@@ -119,7 +127,6 @@ def apply(x: Tensor, items: Tensor, seed: int, epoch: int, operations: Recipe, d
     """
     import torch
 
-    from gridsight.core import seed as random
     from gridsight.nn.warp import compose, warp, warp_exact
 
     ndim = x.dim() - 2
@@ -134,7 +141,7 @@ def apply(x: Tensor, items: Tensor, seed: int, epoch: int, operations: Recipe, d
         entry = AUGMENTS.get(name)
         if domain not in entry.tags["domains"] or strength == 0:
             continue
-        u = random.uniform(seed, epoch, items.to(x.device), name, entry.tags["count"](ndim))
+        u = drawn(items.to(x.device), seed, epoch, name, ndim)
         if "matrix" in entry.tags:
             new = entry.tags["matrix"](u, strength, tuple(x.shape[2:]))
             matrix = new if matrix is None else compose(matrix, new)

@@ -1,6 +1,8 @@
 """Mirror the last axis of some items: the oldest augmentation of pictures (Krizhevsky et al., NIPS 2012, section 4.1).
 
-Deviation: one file for 1-D (time runs backwards), 2-D (left and right) and 3-D (left and right of a volume).
+Deviation: one file for 1-D (time runs backwards), 2-D (left and right) and 3-D (left and right of a volume). At
+strength 1 an item is mirrored in every second epoch (Jordan, arXiv:2404.00498, section 3.6): two epochs show both sides
+of each, where independent draws show one side twice of every second item.
 """
 
 from torch import Tensor
@@ -27,6 +29,7 @@ def matrix(u: Tensor, strength: float, spatial: tuple[int, ...]) -> Tensor:
     matrix=matrix,
     window=True,
     exact=True,
+    alternating=True,
 )
 def flip(x: Tensor, u: Tensor, strength: float) -> Tensor:
     """(N, C, *spatial) with a share strength / 2 of the items mirrored: 1.0 mirrors half of them, 2.0 all."""

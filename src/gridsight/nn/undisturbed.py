@@ -1,0 +1,51 @@
+"""A network as it answers, for whoever looks inside; afterwards nothing about it has changed, also after an error.
+
+Within `undisturbed(net)` every module is in eval mode, no parameter asks for a gradient, and no activation writes over
+its input (`nn.ReLU(inplace=True)` would change what was captured before it). Modes, `requires_grad`, `inplace`, hooks
+and random state are then what they were; `.grad` is never touched.
+"""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import nn
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+@contextmanager
+def undisturbed(net: nn.Module) -> Iterator[None]:
+    """Within it `net` answers as in `net.eval()`, and gradients of its input can be taken, whatever the caller set."""
+    modules, parameters = list(net.modules()), list(net.parameters())
+    modes = [module.training for module in modules]
+    wanted = [parameter.requires_grad for parameter in parameters]
+    writers = [module for module in modules if getattr(module, "inplace", False) is True]
+    hooks = [[dict(getattr(module, name)) for name in _HOOKS] for module in modules]
+    gpus = sorted({p.device.index or 0 for p in parameters if p.device.type == "cuda"})
+    with ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng(devices=gpus))
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        if any(isinstance(module, nn.RNNBase) for module in modules):
+            # its recurrent layers have no gradient in eval mode
+            stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+        try:
+            for module in modules:
+                module.training = False
+            for parameter in parameters:
+                parameter.requires_grad_(False)
+            for module in writers:
+                module.inplace = False  # type: ignore[assignment]
+            yield
+        finally:
+            for module, mode, kept in zip(modules, modes, hooks, strict=True):
+                module.training = mode
+                for name, before in zip(_HOOKS, kept, strict=True):
+                    now = getattr(module, name)
+                    for key in [key for key in now if key not in before]:
+                        del now[key]
+            for parameter, asked in zip(parameters, wanted, strict=True):
+                parameter.requires_grad_(asked)
+            for module in writers:
+                module.inplace = True  # type: ignore[assignment]
