@@ -11,6 +11,8 @@ from sklearn import metrics as sk
 from gridsight.measure import words
 from gridsight.measure.metrics import Curves, confusion_matrix, headline, per_class, scores, summary
 from gridsight.measure.words import confusion_in_words
+from gridsight.tasks import STATED, measure_choices
+from gridsight.tasks.classify import Classify
 
 Case = tuple[NDArray[np.float64], NDArray[np.int64]]
 
@@ -155,6 +157,26 @@ def test_groups_widen_the_intervals_when_items_of_a_group_are_alike() -> None:
         assert grouped[name]["value"] == pytest.approx(metric["value"])
         assert grouped[name]["high"] - grouped[name]["low"] == pytest.approx(width, rel=0.2)
         assert ignored[name]["high"] - ignored[name]["low"] < 0.5 * width
+
+
+def test_a_perfect_area_is_as_uncertain_as_its_groups_are_few() -> None:
+    y = np.tile([0, 1, 2], 20)
+    p = np.eye(3)[y] * 0.7 + 0.1
+    # every group has all classes, or each one alone; then the fewest groups beside a class are those of two classes
+    mixed = summary(p, y, names(3), groups=np.arange(60) // 3)["roc_auc"]
+    apart = summary(p, y, names(3), groups=y * 10 + np.arange(60) % 5)["roc_auc"]
+    alone = summary(p, y, names(3))["roc_auc"]
+    assert mixed["low"] == alone["low"] > apart["low"], "20 units a class twice, then 5"
+
+
+def test_of_many_classes_the_whole_confusion_is_not_stated() -> None:
+    for count in (STATED, STATED + 1):
+        y = np.repeat(np.arange(count), 2)
+        p = np.full((len(y), count), 0.5 / (count - 1))
+        p[np.arange(len(y)), y] = 0.5
+        result = measure_choices(names(count), p, p, y, None)
+        assert (result["confusion"] is None) == (count > STATED)
+        assert Classify(names(count)).headline(result) == ["accuracy"]
 
 
 def test_headline_never_leaves_accuracy_alone_on_uneven_classes() -> None:

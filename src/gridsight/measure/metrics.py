@@ -45,8 +45,8 @@ def summary(
 
     accuracy: Wilson (with groups: on the effective number of items). balanced_accuracy: Wilson's of the recalls, put
     together. The rest: percentiles of a bootstrap over groups, or items where there are none; 1,000 resamples, 400 for
-    the areas under curves (fewer beyond 100,000 items), from `seed`. A perfect value, which no resample can doubt,
-    takes its lower bound from Wilson's of its counts.
+    the areas under curves (fewer beyond a million items times classes), from `seed`. A perfect value, which no resample
+    can doubt, takes its lower bound from Wilson's of its counts.
     """
     p, y, k = _checked(probabilities, targets, len(classes))
     n = len(y)
@@ -57,7 +57,7 @@ def summary(
     resamples = int(np.clip(100_000_000 // n, 200, RESAMPLES))
     low, high = percentile(bootstrap(plain, units, resamples, seed))
     if n * k <= _CURVE_WORK:
-        curve_resamples = int(np.clip(40_000_000 // n, 100, CURVE_RESAMPLES))
+        curve_resamples = int(np.clip(400_000_000 // (n * k), 100, CURVE_RESAMPLES))
         curve_low, curve_high = percentile(bootstrap(curves, units, curve_resamples, seed))
     else:
         curve_low = curve_high = np.full(2, np.nan)
@@ -68,8 +68,10 @@ def summary(
     found["accuracy"] = (values["accuracy"], *wilson(values["accuracy"] * effective, effective))
     found["balanced_accuracy"] = _balanced(hits, y, None if groups is None else units, found["balanced_accuracy"])
     # how many independent units each class has, for what a perfect value still leaves open
-    inside = np.array([len(np.unique(units[y == c])) for c in range(k)])
-    outside = np.array([len(np.unique(units[y != c])) for c in range(k)])
+    unit, own = np.unique(np.stack([units, y], 1), axis=0).T
+    of_one_class = np.bincount(unit)[unit] == 1
+    inside = np.bincount(own, minlength=k)
+    outside = unit[-1] + 1 - np.bincount(own[of_one_class], minlength=k)
     counts = {"f1_macro": inside, "average_precision": inside}
     counts["roc_auc"] = np.minimum(inside, outside)
     for name, count in counts.items():

@@ -15,6 +15,9 @@ from gridsight.measure.words import confusion_in_words
 
 TASKS = Registry("task", "gridsight.tasks")
 
+STATED = 100
+"""Classes up to which a result holds the whole confusion, whose size grows with their square."""
+
 Predicted = Mapping[str, np.ndarray]
 """What a calibrated model says of n items: "probabilities" (n, K), or "value", "low" and "high" (n,)."""
 
@@ -171,7 +174,8 @@ def measure_choices(
     return {
         "metrics": metrics.summary(p, y, classes, groups),
         "per_class": metrics.per_class(confusion, classes),
-        "confusion": confusion.tolist(),
+        # thousands of classes would be millions of numbers, which predictions.npz tells as well
+        "confusion": confusion.tolist() if len(classes) <= STATED else None,
         "confused": confusion_in_words(confusion, classes),
         "calibration": describe_calibration(p, before, y),
     }

@@ -74,7 +74,7 @@ class Classify(Task):
         return measure_choices(self.classes, predicted["probabilities"], plain["probabilities"], y, groups)
 
     def headline(self, result: Mapping[str, Any]) -> list[str]:
-        return metrics.headline(result["metrics"], np.sum(result["confusion"], 1))
+        return metrics.headline(result["metrics"], [row["n"] for row in result["per_class"]])
 
     def chance(self) -> tuple[str, float]:
         return "balanced_accuracy", 1 / len(self.classes)
