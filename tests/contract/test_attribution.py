@@ -26,6 +26,11 @@ def _net(ndim: int, channels: int = 2) -> nn.Module:
     return net.eval()
 
 
+def _said(name: str, net: nn.Module, x: Tensor, target: Any) -> Map:
+    """By the settings with which a method is cheap enough, where it names any."""
+    return attribute(net, x, name, target, **EXPLAINERS.get(name).tags.get("contract", {}))
+
+
 def _x(ndim: int, count: int = 2, channels: int = 2) -> Tensor:
     return torch.randn(count, channels, *SPATIAL[ndim], generator=torch.Generator().manual_seed(1))
 
@@ -46,17 +51,17 @@ class Linear(nn.Module):
 @pytest.mark.parametrize(("name", "ndim"), CASES)
 def test_one_map_an_item_of_the_shape_of_the_input(name: str, ndim: int) -> None:
     net, x = _net(ndim), _x(ndim)
-    found = attribute(net, x, name, 1)
+    found = _said(name, net, x, 1)
     assert found.values.shape == (2, *SPATIAL[ndim])
     assert bool(found.values.isfinite().all()) and float(found.values.std()) > 0
     assert found.passes >= len(x)
     if found.channels is not None:
         assert found.channels.shape == x.shape
     # each item by itself, and the same again
-    alone = attribute(net, x[1:], name, 1)
+    alone = _said(name, net, x[1:], 1)
     scale = float(found.values.abs().max())
     assert torch.allclose(found.values[1:], alone.values, atol=1e-4 * scale)
-    assert torch.equal(found.values, attribute(net, x, name, 1).values)
+    assert torch.equal(found.values, _said(name, net, x, 1).values)
 
 
 @pytest.mark.parametrize(("name", "ndim"), CASES)
@@ -69,7 +74,7 @@ def test_nothing_about_the_network_changes(name: str, ndim: int) -> None:
     torch.manual_seed(3)
     drawn = torch.get_rng_state()
     with torch.no_grad():
-        found = attribute(net, x, name, 0)
+        found = _said(name, net, x, 0)
     assert not found.values.requires_grad
     assert _state(net) == before and torch.equal(torch.get_rng_state(), drawn)
     calls = iter(range(1, 10_000))
@@ -81,7 +86,7 @@ def test_nothing_about_the_network_changes(name: str, ndim: int) -> None:
     handle = net.register_forward_pre_hook(fail)
     before = _state(net)
     with pytest.raises(KeyboardInterrupt):
-        attribute(net, x, name, 0)
+        _said(name, net, x, 0)
     assert _state(net) == before
     handle.remove()
 
@@ -97,19 +102,19 @@ def _state(net: nn.Module) -> list[Any]:
 @pytest.mark.parametrize(("name", "ndim"), CASES)
 def test_training_mode_and_in_place_activations_change_nothing(name: str, ndim: int) -> None:
     net, x = _net(ndim), _x(ndim)
-    expected = attribute(net, x, name, 2).values
+    expected = _said(name, net, x, 2).values
     for module in net.modules():
         if isinstance(module, nn.ReLU):
             module.inplace = True
     given = x.clone()
-    assert torch.equal(attribute(net.train(), given, name, 2).values, expected)
+    assert torch.equal(_said(name, net.train(), given, 2).values, expected)
     assert torch.equal(given, x)
 
 
 @pytest.mark.parametrize(("name", "ndim"), CASES)
 def test_complete_ones_add_up(name: str, ndim: int) -> None:
     entry = EXPLAINERS.get(name)
-    found = attribute(_net(ndim), _x(ndim), name, 1)
+    found = _said(name, _net(ndim), _x(ndim), 1)
     assert entry.tags["complete"] == (found.residual is not None)
     if found.residual is not None:
         assert float(found.residual.max()) < 1e-3
@@ -123,7 +128,7 @@ def test_right_about_a_linear_network(name: str, ndim: int) -> None:
         return
     net, x = Linear(ndim), _x(ndim)
     target = torch.tensor([1, 0])
-    found = attribute(net, x, name, target)
+    found = _said(name, net, x, target)
     weights = net.weight.detach()[target]
     terms = weights * x  # the baseline is zero
     if tags["linear"] == "weights":
@@ -151,13 +156,16 @@ def _over_regions(terms: Tensor, found: Map) -> Tensor:
 def test_other_weights_give_another_map(name: str, ndim: int) -> None:
     tags = EXPLAINERS.get(name).tags
     net, x = _net(ndim), _x(ndim)
-    first = attribute(net, x, name, 0).values
-    for p in net.parameters():
-        p.data = p.data.flatten()[torch.randperm(p.numel(), generator=torch.Generator().manual_seed(4))].view(p.shape)
-    second = attribute(net, x, name, 0).values
-    alike = torch.corrcoef(torch.stack([first.flatten(), second.flatten()]))[0, 1]
+    first, alike = _said(name, net, x, 0).values, []
+    weights = [p.detach().clone() for p in net.parameters()]
+    for seed in range(4):
+        order = torch.Generator().manual_seed(seed)
+        for p, own in zip(net.parameters(), weights, strict=True):
+            p.data = own.flatten()[torch.randperm(own.numel(), generator=order)].view(own.shape)
+        second = _said(name, net, x, 0).values
+        alike.append(float(torch.corrcoef(torch.stack([first.flatten(), second.flatten()]))[0, 1]))
     if tags["sound"]:
-        assert abs(float(alike)) < 0.8
+        assert abs(sum(alike)) < 0.8 * len(alike), alike
     else:
         assert len(tags["unsound"]) > 20
 
