@@ -39,10 +39,14 @@ class Features:
 
 def _summary(x: Tensor, mask: masked.Mask) -> Tensor:
     """(N, C, *spatial) -> (N, 2 C): means of the channels over the real cells, then their deviations."""
-    if mask is None:  # flattening first, as `masked.mean` does, copies what lies in channels-last memory
-        axes = tuple(range(2, x.dim()))
-        mean = x.mean(axes, keepdim=True)
-        return torch.cat([mean.flatten(1), (x - mean).square().mean(axes).sqrt()], 1)
+    if mask is None:
+        # in the order in which it lies, so that nothing is copied: of a batch four times as fast as over all axes
+        last = x.dim() > 3 and not x.is_contiguous()
+        flat, cells = (x.movedim(1, -1).flatten(1, -2), 1) if last else (x.flatten(2), 2)
+        mean = flat.mean(cells, keepdim=True)
+        off = flat - mean
+        off = off.square() if off.requires_grad else off.mul_(off)
+        return torch.cat([mean.flatten(1), off.mean(cells).sqrt()], 1)
     mean = masked.mean(x, mask)
     square = masked.mean((x - mean.view(*mean.shape, *[1] * (x.dim() - 2))).square(), mask)
     return torch.cat([mean, square.sqrt()], 1)
