@@ -1,6 +1,7 @@
 """From pictures to batches: what is fast must be what is plain: resized bytes, the cache's order, scale, windows."""
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,13 @@ import torch
 from PIL import Image
 from test_resample import triangle
 
+from gridsight.artifact.inputs import read_path
 from gridsight.core.console import Console
 from gridsight.core.errors import ReadError
 from gridsight.data.augment import apply, prepared
 from gridsight.data.cache import cached
 from gridsight.data.conform import conform
-from gridsight.data.decoding import WAITING, in_threads
+from gridsight.data.decoding import WAITING, decode, in_threads
 from gridsight.data.files import File
 from gridsight.data.ragged import channels_last, gather
 from gridsight.data.readers import READERS
@@ -187,3 +189,50 @@ def test_a_comment_that_speaks_of_exif_hides_no_orientation(tmp_path: Path) -> N
     plain, commented = (reader.read_single(File(tmp_path / name)).array for name in ("a.jpg", "b.jpg"))
     assert plain.shape == (3, 16, 8) and plain[0, 2, 4] > 250 > 5 > plain[0, 12, 4]
     np.testing.assert_array_equal(commented, plain)
+
+
+def _photograph(path: Path, height: int, width: int, orientation: int = 1) -> None:
+    """Smooth in the large, with details, like a photograph."""
+    rng = np.random.default_rng(0)
+    coarse = Image.fromarray(rng.integers(0, 256, (height // 40, width // 40, 3), dtype=np.uint8))
+    picture = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC), np.int16)
+    noisy = (picture + rng.integers(-20, 21, picture.shape)).clip(0, 255).astype(np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(noisy).save(path, quality=90, exif=exif)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_large_jpegs_are_decoded_smaller_but_never_below_twice_what_is_needed(tmp_path: Path, orientation: int) -> None:
+    path = tmp_path / "a.jpg"
+    _photograph(path, 1200, 1600, orientation)
+    whole = READERS.get("image").item()
+    upright = (1200, 1600) if orientation == 1 else (1600, 1200)
+    assert whole.read_single(File(path)).array.shape[1:] == upright
+    for wanted in ((32, 32), (224, 224), (100, 290), (290, 100), (224, 500)):
+        spec = DataSpec("made", "image", 2, 3, wanted, "uint8", ("a", "b"), fit="crop")
+        small = whole.fitting(wanted).read_single(File(path))
+        shape = small.array.shape[1:]
+        shares = [n / m for n, m in zip(shape, upright, strict=True)]
+        assert shares[0] == pytest.approx(shares[1], rel=0.02) and shares[0] in (0.125, 0.25, 0.375, 0.5, 1.0)
+        assert all(n >= 2 * m for n, m in zip(shape, wanted, strict=True)) or shares[0] == 1
+        # smaller by an eighth would not do
+        assert shares[0] > 0.5 or any((s - 0.125) * n < 2 * m for s, n, m in zip(shares, upright, wanted, strict=True))
+        given, full = (conform(s, spec).astype(int) for s in (small, whole.read_single(File(path))))
+        # the noise has a deviation of 12, and where a box is cut may move by half a cell
+        assert np.abs(given - full).mean() < 3 and np.abs(given - full).max() < 30
+
+
+def test_prediction_and_cache_decode_alike_and_whole_items_are_whole(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        _photograph(tmp_path / "data" / name / "1.jpg", 600, 800)
+    source = find(str(tmp_path / "data"))
+    spec = DataSpec("made", "image", 2, 3, (48, 48), "uint8", ("a", "b"), fit="crop")
+    path = tmp_path / "data" / "a" / "1.jpg"
+    trained = next(iter(decode(source, source.items[0], spec)))
+    asked = next(iter(read_path(path, spec)))
+    assert trained.array.shape[1:] == asked.array.shape[1:] == (150, 200)
+    assert np.array_equal(conform(trained, spec), conform(asked, spec))
+    assert next(iter(read_path(path, replace(spec, fit="patch")))).array.shape[1:] == (600, 800)
+    assert next(iter(decode(source, source.items[0]))).array.shape[1:] == (600, 800)

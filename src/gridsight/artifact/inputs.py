@@ -15,6 +15,7 @@ import torch
 from gridsight.core.errors import GridsightError, ReadError, UsageError
 from gridsight.data import rows
 from gridsight.data.axes import match_axes, stack_axes
+from gridsight.data.conform import is_resized
 from gridsight.data.files import File, exists, walk
 from gridsight.data.manifest import listed_files
 from gridsight.data.readers import READERS, find_reader, is_archive
@@ -81,7 +82,7 @@ def _samples(file: File, inside: bool, spec: DataSpec, taken: set[File]) -> Iter
     if found is None:
         yield ReadError(first, "is of no known format")
         return
-    reader = found[1]
+    reader = found[1].fitting(spec.spatial) if is_resized(spec) else found[1]
     if found[0] == "table":  # whose columns and letters are those of the model
         reader = READERS.create("table", target=_label_column(first, spec), group=spec.group, alphabet=spec.alphabet)
     taken.update(reader.beside(first))

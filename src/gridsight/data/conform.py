@@ -44,6 +44,11 @@ def conform(sample: Sample, spec: DataSpec) -> np.ndarray:
     return x if dense else np.ascontiguousarray(x)
 
 
+def is_resized(spec: DataSpec) -> bool:
+    """Whether pictures of another size are brought to the one of the data by a resize."""
+    return spec.kind == "image" and spec.fit in ("exact", "crop")
+
+
 def _what(alphabet: str | None) -> str:
     return {"dna": "DNA or RNA", "protein": "protein"}.get(alphabet or "", "no sequence of letters (FASTA)")
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gridsight.core.errors import ReadError
-from gridsight.data.conform import conform
+from gridsight.data.conform import conform, is_resized
 from gridsight.data.ragged import channels_last
 from gridsight.data.sample import Sample
 from gridsight.data.source import Item, Source
@@ -30,9 +30,14 @@ TASK = 4
 """Items that a thread is given at a time."""
 
 
-def decode(source: Source, item: Item) -> Iterator[Sample | ReadError]:
-    """Every sample of one item with its label, split and group filled in; what fails comes as a `ReadError`."""
+def decode(source: Source, item: Item, spec: DataSpec | None = None) -> Iterator[Sample | ReadError]:
+    """Every sample of one item with its label, split and group filled in; what fails comes as a `ReadError`.
+
+    Samples that will be brought to the form of `spec` may come smaller than they are.
+    """
     reader = source.readers[item.reader]
+    if spec is not None and is_resized(spec):
+        reader = reader.fitting(spec.spatial)
     try:
         samples: Iterable[Sample | ReadError]
         many = holds_many(item)
@@ -89,7 +94,7 @@ def packed(source: Source, spec: DataSpec, largest: int) -> Iterator[list[Packed
     """
 
     def of(item: Item) -> Iterator[Packed | ReadError]:
-        for sample in decode(source, item):
+        for sample in decode(source, item, spec):
             try:
                 yield sample if isinstance(sample, ReadError) else _pack(sample, spec)
             except ReadError as error:

@@ -154,7 +154,7 @@ def _read(source: Source, part: str, names: Mapping[str, str], predictor: Predic
         for done, item in enumerate(source.items, 1):
             if part != "all" and item.split not in (part, None):
                 continue
-            for sample in decode(source, item):
+            for sample in decode(source, item, spec):
                 if isinstance(sample, ReadError):
                     found.bad.append(str(sample))
                     continue

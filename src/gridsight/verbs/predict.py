@@ -1,6 +1,6 @@
 """predict: labels with calibrated probabilities for files, folders, archives, arrays or standard input."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import isnan
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +12,9 @@ from gridsight.verbs import VERBS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from gridsight.artifact.predictor import Predictor
     from gridsight.core.errors import ReadError
     from gridsight.data.sample import Sample
+    from gridsight.data.spec import DataSpec
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,9 @@ def predict(settings: PredictSettings, console: Console) -> Predictions:
     failed = answered = unsure = 0
     if settings.overlap is not None and not settings.whole:
         raise UsageError("--overlap is for --whole, which looks at items through windows")
-    samples = _samples(settings.paths, predictor)
+    spec = predictor.model.spec
+    # whole items are wanted at their own resolution, of which decoding may otherwise leave some out
+    samples = _samples(settings.paths, replace(spec, fit="patch") if settings.whole else spec)
     if settings.whole:
         from gridsight.artifact.whole import whole_answers
 
@@ -107,23 +109,22 @@ def predict(settings: PredictSettings, console: Console) -> Predictions:
     return Predictions(kept, failed)
 
 
-def _samples(paths: tuple[str, ...], predictor: "Predictor") -> "Iterator[Sample | ReadError]":
+def _samples(paths: tuple[str, ...], spec: "DataSpec") -> "Iterator[Sample | ReadError]":
     from pathlib import Path
 
     from gridsight.artifact.inputs import read_path
 
     for path in paths:
         if path == "-":
-            yield from _standard_input(predictor)
+            yield from _standard_input(spec)
         else:
-            yield from read_path(Path(path), predictor.model.spec)
+            yield from read_path(Path(path), spec)
 
 
-def _standard_input(predictor: "Predictor") -> "Iterator[Sample | ReadError]":
+def _standard_input(spec: "DataSpec") -> "Iterator[Sample | ReadError]":
     """One file from standard input; its format is known by its content."""
     import sys
     import tempfile
-    from dataclasses import replace
     from pathlib import Path
 
     from gridsight.artifact.inputs import read_path
@@ -138,7 +139,7 @@ def _standard_input(predictor: "Predictor") -> "Iterator[Sample | ReadError]":
             yield ReadError("-", f"is over {MAX_MEMBER:,} bytes")
             return
         path.write_bytes(content)
-        for sample in read_path(path, predictor.model.spec):
+        for sample in read_path(path, spec):
             name = sample.path.replace(str(path), "-", 1)
             yield replace(sample, path=name) if isinstance(sample, Sample) else ReadError(name, sample.reason)
 

@@ -50,6 +50,11 @@ class Reader:
         """
         yield from self.read(file)
 
+    def fitting(self, spatial: tuple[int, ...]) -> "Reader":
+        """The reader of pictures that will be brought to `spatial`: it may give them smaller than they are, at least
+        twice that size, where it thereby decodes them in less time."""
+        return self
+
     def probe(self, file: File, axes: str | None = None) -> Header:
         """Shape and type of a file that is one item, without decoding where the format allows it."""
         return Header.of(self.read_single(file, axes))

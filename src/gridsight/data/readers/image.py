@@ -1,9 +1,10 @@
 """Pictures: png, jpg, bmp, gif, webp, tiff, ppm/pgm/pbm. One file is one item (C, H, W), C 1 or 3, of TIFF any number.
 
-Plain JPEG (gray, YCbCr, RGB) is decoded by simplejpeg, which gives Pillow's pixels 1.45 times as fast; everything else,
-CMYK JPEG included, by Pillow. Result: uint8; 16-bit gray stays uint16, float TIFF float32. A palette becomes colour, or
-gray when all its entries are; what is transparent is laid on white; 16-bit colour is read as 8-bit (Pillow knows no
-other); colour profiles (ICC) are not applied. The EXIF orientation is applied: the picture comes as a viewer shows it.
+Plain JPEG (gray, YCbCr, RGB) is decoded by simplejpeg, which gives Pillow's pixels 1.45 times as fast, and at a half or
+less of its size where it will be shrunk further anyway (`fitting`); everything else, CMYK JPEG included, by Pillow.
+Result: uint8; 16-bit gray stays uint16, float TIFF float32. A palette becomes colour, or gray when all its entries are;
+what is transparent is laid on white; 16-bit colour is read as 8-bit (Pillow knows no other); colour profiles (ICC) are
+not applied. The EXIF orientation is applied: the picture comes as a viewer shows it.
 Nothing truncated is read. The array may be a view that is not contiguous.
 
 TIFF with more bands, other types or several pages (a volume) is read by `data/tiff.py`. Of an animation it is the first
@@ -43,6 +44,7 @@ MAX_PIXELS = 300_000_000  # more is a decompression bomb: 900 MB in colour
 MAX_BYTES = 1 << 30
 PROBED = 1 << 18  # bytes looked at for a header
 ORIENTATION = 0x0112  # EXIF's tag; values 1 to 8
+SPARE = 2  # times the size that it is brought to: what a JPEG is decoded at is still shrunk by the one filter for all
 
 # What Pillow warns of (metadata it cannot parse, more pixels than its own bound) is no concern of a user: what matters
 # is raised below with the path. A filter for the whole process, because catch_warnings is not safe among threads.
@@ -77,10 +79,10 @@ SUFFIXES = (*JPEGS, ".png", ".apng", ".bmp", ".gif", ".webp", ".tif", ".tiff", "
 class ImageReader(Reader):
     """One picture a file, or one clip: an animated picture (`clips`), a folder of frames."""
 
-    version = 2
+    version = 3
 
-    def __init__(self, clips: bool = False) -> None:
-        self.clips = clips
+    def __init__(self, clips: bool = False, least: tuple[int, int] = (0, 0)) -> None:
+        self.clips, self.least = clips, least
 
     def sniff(self, file: File, head: bytes) -> bool:
         return _format(head) is not None
@@ -91,11 +93,15 @@ class ImageReader(Reader):
     def read_single(self, file: File, axes: str | None = None) -> Sample:
         if file.is_folder and (frames := [frame for frame in file.inside() if _is_frame(frame)]):
             return Sample(read_frames(file, frames, lambda frame: _read(frame, axes)), str(file))
-        return Sample(_read(file, axes, self.clips), str(file))
+        return Sample(_read(file, axes, self.clips, self.least), str(file))
+
+    def fitting(self, spatial: tuple[int, ...]) -> "ImageReader":
+        height, width = spatial
+        return ImageReader(self.clips, (SPARE * height, SPARE * width))
 
     def read_as(self, file: File, ndim: int, channels: int, axes: str | None = None) -> Iterator[Sample | ReadError]:
         clips = ndim == 3 and self.animated(file)
-        sample = Sample(_read(file, axes, clips), str(file))
+        sample = Sample(_read(file, axes, clips, self.least), str(file))
         if ndim == 3 and sample.array.ndim == 3:
             raise ReadError(file, "is a still picture, and the model takes clips or volumes; give the folder of frames")
         yield sample
@@ -189,13 +195,13 @@ def _pages(file: File) -> int:
         return 1
 
 
-def _read(file: File, axes: str | None = None, clips: bool = False) -> np.ndarray:
+def _read(file: File, axes: str | None = None, clips: bool = False, least: tuple[int, int] = (0, 0)) -> np.ndarray:
     data = file.read(MAX_BYTES)
     kind = _format(data[:32])
     if kind is None:
         raise ReadError(file, "is not a picture: its content is none of png, jpg, bmp, gif, webp, tiff, ppm")
     if kind == "JPEG":
-        return _read_jpeg(file, data)
+        return _read_jpeg(file, data, least)
     if kind == "TIFF":
         return _read_tiff(file, data, axes)
     return _read_other(file, io.BytesIO(data), kind, clips=clips)
@@ -213,12 +219,17 @@ def _read_tiff(file: File, data: bytes, axes: str | None) -> np.ndarray:
 # ---- JPEG
 
 
-def _read_jpeg(file: File, data: bytes) -> np.ndarray:
+def _read_jpeg(file: File, data: bytes, least: tuple[int, int]) -> np.ndarray:
+    """At a half or less of its size where that leaves `least` (height, width), as it will be turned."""
     _, _, channels, plain = _jpeg_header(file, data)
     orientation = _jpeg_orientation(data)
+    height, width = least if orientation < 5 else least[::-1]
+    factor = 2 if height else 1
     if plain:
         try:
-            array = simplejpeg.decode_jpeg(data, "GRAY" if channels == 1 else "RGB")
+            array = simplejpeg.decode_jpeg(
+                data, "GRAY" if channels == 1 else "RGB", min_height=height, min_width=width, min_factor=factor
+            )
             return turned(array.transpose(2, 0, 1), orientation)
         except ValueError as error:
             if "remature end" in str(error):
