@@ -8,17 +8,22 @@ from torch import Tensor, nn
 
 from gridsight.attribution import EXPLAINERS, Map, attribute
 from gridsight.core.errors import UsageError
-from gridsight.models import create
+from gridsight.models import MODELS, create
 from gridsight.nn.undisturbed import undisturbed
 
 SPATIAL = {1: (16,), 2: (8, 8), 3: (6, 6, 6)}
 CASES = [(entry.name, ndim) for entry in EXPLAINERS.entries() for ndim in entry.tags["ndims"]]
 
 
-def _net(ndim: int, channels: int = 2) -> nn.Module:
+GRIDNET: tuple[str, dict[str, Any]] = ("gridnet", {"widths": (8, 12), "blocks": (0, 1), "pools": (2, 1)})
+
+
+def _net(ndim: int, name: str = "gradient", channels: int = 2) -> nn.Module:
+    """A network that the method `name` can explain: gridnet, unless its tag `network` says which."""
     torch.manual_seed(0)
-    shape: dict[str, Any] = {"widths": (8, 12), "blocks": (0, 1), "pools": (2, 1)}
-    net = create("gridnet", ndim=ndim, in_channels=channels, num_classes=3, **shape)
+    model, shape = EXPLAINERS.get(name).tags.get("network", GRIDNET)
+    size = {"spatial": SPATIAL[ndim]} if MODELS.accepts(model, "spatial") else {}
+    net = create(model, ndim=ndim, in_channels=channels, num_classes=3, **shape, **size)
     for module in net.modules():  # norms that do something
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
             module.running_mean.normal_(std=0.1)
@@ -50,7 +55,7 @@ class Linear(nn.Module):
 
 @pytest.mark.parametrize(("name", "ndim"), CASES)
 def test_one_map_an_item_of_the_shape_of_the_input(name: str, ndim: int) -> None:
-    net, x = _net(ndim), _x(ndim)
+    net, x = _net(ndim, name), _x(ndim)
     found = _said(name, net, x, 1)
     assert found.values.shape == (2, *SPATIAL[ndim])
     assert bool(found.values.isfinite().all()) and float(found.values.std()) > 0
@@ -66,7 +71,7 @@ def test_one_map_an_item_of_the_shape_of_the_input(name: str, ndim: int) -> None
 
 @pytest.mark.parametrize(("name", "ndim"), CASES)
 def test_nothing_about_the_network_changes(name: str, ndim: int) -> None:
-    net, x = _net(ndim).train(), _x(ndim)
+    net, x = _net(ndim, name).train(), _x(ndim)
     net.get_submodule("").register_forward_hook(lambda *a: None)
     for p in net.parameters():
         p.grad = torch.ones_like(p)
@@ -101,7 +106,7 @@ def _state(net: nn.Module) -> list[Any]:
 
 @pytest.mark.parametrize(("name", "ndim"), CASES)
 def test_training_mode_and_in_place_activations_change_nothing(name: str, ndim: int) -> None:
-    net, x = _net(ndim), _x(ndim)
+    net, x = _net(ndim, name), _x(ndim)
     expected = _said(name, net, x, 2).values
     for module in net.modules():
         if isinstance(module, nn.ReLU):
@@ -114,7 +119,7 @@ def test_training_mode_and_in_place_activations_change_nothing(name: str, ndim: 
 @pytest.mark.parametrize(("name", "ndim"), CASES)
 def test_complete_ones_add_up(name: str, ndim: int) -> None:
     entry = EXPLAINERS.get(name)
-    found = _said(name, _net(ndim), _x(ndim), 1)
+    found = _said(name, _net(ndim, name), _x(ndim), 1)
     assert entry.tags["complete"] == (found.residual is not None)
     if found.residual is not None:
         assert float(found.residual.max()) < 1e-3
@@ -155,7 +160,7 @@ def _over_regions(terms: Tensor, found: Map) -> Tensor:
 @pytest.mark.parametrize(("name", "ndim"), CASES)
 def test_other_weights_give_another_map(name: str, ndim: int) -> None:
     tags = EXPLAINERS.get(name).tags
-    net, x = _net(ndim), _x(ndim)
+    net, x = _net(ndim, name), _x(ndim)
     first, alike = _said(name, net, x, 0).values, []
     weights = [p.detach().clone() for p in net.parameters()]
     for seed in range(4):
@@ -173,7 +178,7 @@ def test_other_weights_give_another_map(name: str, ndim: int) -> None:
 @pytest.mark.parametrize("name", EXPLAINERS.names())
 def test_bad_input_is_refused(name: str) -> None:
     ndim = EXPLAINERS.get(name).tags["ndims"][0]
-    net, x = _net(ndim), _x(ndim)
+    net, x = _net(ndim, name), _x(ndim)
     for wrong, message in ((3, "outputs are 0 to 2"), (-1, "outputs are 0 to 2"), (0.5, "number of an output")):
         with pytest.raises(UsageError, match=message):
             attribute(net, x, name, wrong)

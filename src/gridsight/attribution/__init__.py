@@ -6,7 +6,8 @@ each item is explained, before any softmax. Items of a batch are explained each 
 speaks for the target. Registered tags: `needs` ("gradient", "layer" or "passes": what it asks of the network);
 `complete`: true when the parts add up to `gap`; `linear`, what it must say of a linear network w x + b: "weights" (w),
 "terms" (w (x - baseline)), "regions" (their sums over regions), or "" with `nonlinear`, the reason; `sound`, false
-where it is known to mislead, with `unsound`, the reason; `source`, the paper; `ndims`.
+where it is known to mislead, with `unsound`, the reason; `source`, the paper; `ndims`. For the contract test: `network`
+(name, arguments) of a model that it explains, where gridnet is none, and `contract`, settings that are cheap enough.
 
 Every method runs within `nn.undisturbed`, cuts its passes so that they fit into memory, and draws random numbers by
 `core.seed` alone: the same settings, the same map.
@@ -74,11 +75,15 @@ def attribute(net: nn.Module, x: Tensor, method: str, target: Any = None, **sett
     >>> attribute(net, torch.ones(1, 1, 6), "gradient", 0).values.shape
     torch.Size([1, 6])
     """
+    import torch
+
     from gridsight.attribution._passes import chosen
 
     EXPLAINERS.require(method)
     x = checked(x, method)
-    return EXPLAINERS.create(method, **settings)(net, x, chosen(net, x, target))
+    with torch.inference_mode(False):
+        x = x.clone() if x.is_inference() else x  # which have no gradients
+        return EXPLAINERS.create(method, **settings)(net, x, chosen(net, x, target))
 
 
 def checked(x: Tensor, method: str) -> Tensor:
