@@ -29,7 +29,15 @@ def digits(seed: int, test: int = 360) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def fit(
-    net: nn.Module, batch: Batch, items: int, epochs: int, seed: int, lr: float, size: int = 64, adam: bool = True
+    net: nn.Module,
+    batch: Batch,
+    items: int,
+    epochs: int,
+    seed: int,
+    lr: float,
+    size: int = 64,
+    adam: bool = True,
+    loss: Callable[[Tensor, Tensor], Tensor] = cross_entropy,
 ) -> list[float]:
     """Train: AdamW, or SGD with momentum 0.9 and decay 1e-4; the rate rises for a tenth of the steps, then falls to 0
     along a cosine. The mean loss of each epoch, in training mode."""
@@ -49,11 +57,11 @@ def fit(
             for group in optimiser.param_groups:
                 group["lr"] = lr * rate
             inputs, labels = batch(part, numbers)
-            loss = cross_entropy(net(*inputs), labels)
+            now = loss(net(*inputs), labels)
             optimiser.zero_grad()
-            loss.backward()
+            now.backward()
             optimiser.step()
-            total += float(loss.detach())
+            total += float(now.detach())
             taken += 1
         losses.append(total / (items // size))
     return losses

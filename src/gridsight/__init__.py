@@ -21,6 +21,7 @@ _VERBS = {
     "models": "models",
     "describe": "describe",
     "bench": "bench",
+    "explain": "explain",
     "import_checkpoint": "import",
 }
 _OBJECTS = {

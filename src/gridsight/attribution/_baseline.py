@@ -21,16 +21,19 @@ def baseline_of(x: Tensor, kind: str | Tensor) -> Tensor:
     """
     if isinstance(kind, Tensor):
         try:
-            return kind.to(x).expand_as(x)
+            base = kind.to(x).expand_as(x)
         except RuntimeError:
             raise UsageError(f"a baseline {tuple(kind.shape)} does not fit inputs {tuple(x.shape)}") from None
+        if not bool(base.isfinite().all()):
+            raise UsageError("the baseline is not finite (NaN or infinite)")
+        return base
     if kind == "zero":
         return torch.zeros_like(x)
     if kind == "mean":
         return x.mean(tuple(range(2, x.dim())), keepdim=True).expand_as(x)
     if kind == "blur":
         return _blurred(x)
-    raise UsageError(f"there is no baseline {kind!r}; {nearest(kind, BASELINES)}")
+    raise UsageError(f"there is no baseline {kind!r}; {nearest(str(kind), BASELINES)}")
 
 
 def _blurred(x: Tensor) -> Tensor:

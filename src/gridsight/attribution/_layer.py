@@ -4,7 +4,8 @@ Which layer is best depends on the network and on the data, so it is measured: o
 tried, and the one whose maps are most faithful (`_faithful`) is taken. Notes say which were tried and how they scored.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from math import prod
 
 import torch
@@ -12,14 +13,17 @@ from torch import Tensor, nn
 
 from gridsight.attribution import Map
 from gridsight.attribution._baseline import baseline_of
-from gridsight.attribution._faithful import STEPS, faithfulness
+from gridsight.attribution._faithful import faithfulness
 from gridsight.attribution._passes import at_once, in_turn, outputs_of, picked
 from gridsight.core.errors import UsageError
-from gridsight.measure.layers import STAGE, Layer, as_grid, find_layer, layers, place, run_through
+from gridsight.measure.layers import STAGE, Layer, as_grid, find_layer, layers, place, reads_grid, run_through_all
+from gridsight.nn.geometry import Field, Tracer
 from gridsight.nn.undisturbed import undisturbed
 
 TRIED = 4
 """Items of a batch on which layers are compared."""
+SHARES = 3
+"""Shares of the cells at which they are: a rank needs fewer than a figure (measured: as good a choice as with 8)."""
 
 Weigh = Callable[[Tensor, Tensor], Tensor]
 """(activations (N, C, *cells), their gradients) -> a map (N, *cells)."""
@@ -28,17 +32,18 @@ Weigh = Callable[[Tensor, Tensor], Tensor]
 def layer_map(net: nn.Module, x: Tensor, target: Tensor, name: str | None, weigh: Weigh) -> Map:
     """The map of the layer `name`, or of the most faithful one, placed on the cells of x."""
     with undisturbed(net):
-        most, notes, passes = at_once(net, x), tuple[str, ...](), 0
+        most, notes, passes = at_once(net, x) if name is None or len(x) > 1 else 1, tuple[str, ...](), 0
         if name is None:
-            layer, scores, passes = most_faithful(net, x, target, weigh, most)
-            notes = (_reason(layer, scores),)
-        else:
-            layer = find_layer(net, tuple(x.shape[1:]), name)
-        grid = _grid(net, x, target, layer, weigh, most)
+            outputs_of(net, x[:1])  # says what is wrong
+            name, scores, passes = most_faithful(net, x, target, weigh, most)
+            notes = (_reason(name, scores),)
+        ((grid, field),) = _read(net, x, target, [name], weigh, most)
+        if grid is None:
+            raise UsageError(f"layer {name!r} has no part in the answer of {type(net).__name__}: take another")
     return Map(
-        values=place(grid, layer.field, x.shape[2:]),
+        values=place(grid, field, x.shape[2:]),
         grid=grid,
-        layer=layer.name,
+        layer=name,
         passes=len(x) + passes,
         backward=len(x),
         notes=notes,
@@ -47,23 +52,26 @@ def layer_map(net: nn.Module, x: Tensor, target: Tensor, name: str | None, weigh
 
 def most_faithful(
     net: nn.Module, x: Tensor, target: Tensor, weigh: Weigh, most: int
-) -> tuple[Layer, dict[str, float], int]:
+) -> tuple[str, dict[str, float], int]:
     """The layer whose maps of the first items of x are most faithful, the scores of all that were tried, and passes.
 
     Within `undisturbed`.
     """
     shape, some, own = tuple(x.shape[1:]), x[:TRIED], target[:TRIED]
     tried = candidates(net, shape)
-    if len(tried) == 1:
-        return tried[0], {}, 0
-    maps = torch.stack([place(_grid(net, some, own, layer, weigh, most), layer.field, shape[1:]) for layer in tried], 1)
+    read = _read(net, some, own, [layer.name for layer in tried], weigh, most)
+    found = [(layer, grid) for layer, (grid, _) in zip(tried, read, strict=True) if grid is not None]
+    if not found:
+        raise UsageError(f"{type(net).__name__} has no layer of more than one cell with a part in the answer")
+    if len(found) == 1:
+        return found[0][0].name, {}, len(some)
+    maps = torch.stack([place(grid, layer.field, shape[1:]) for layer, grid in found], 1)
     base = baseline_of(some, "zero")
-    each = [faithfulness(net, some[i], base[i], own[i], maps[i], most) for i in range(len(some))]
+    each = [faithfulness(net, some[i], base[i], own[i], maps[i], most, SHARES) for i in range(len(some))]
     # the median: of an item whose answer hardly differs from the baseline's the score is nearly a quotient by zero
     said = torch.stack(each).median(0).values
-    scores = {layer.name: float(score) for layer, score in zip(tried, said, strict=True)}
-    best = max(tried, key=lambda layer: scores[layer.name])
-    return best, scores, len(some) * len(tried) * (1 + 2 * STEPS)
+    scores = {layer.name: float(score) for (layer, _), score in zip(found, said, strict=True)}
+    return max(scores, key=scores.__getitem__), scores, len(some) * (3 + 2 * SHARES * len(found))
 
 
 def candidates(net: nn.Module, shape: tuple[int, ...]) -> list[Layer]:
@@ -78,21 +86,59 @@ def candidates(net: nn.Module, shape: tuple[int, ...]) -> list[Layer]:
     return list(last.values())
 
 
-def _grid(net: nn.Module, x: Tensor, target: Tensor, layer: Layer, weigh: Weigh, most: int) -> Tensor:
-    def ask(part: Tensor, own: Tensor) -> tuple[Tensor]:
-        given = part.detach().clone().requires_grad_()
-        outputs, written = run_through(net, given, layer.name)
+def _read(
+    net: nn.Module, x: Tensor, target: Tensor, names: Sequence[str], weigh: Weigh, most: int
+) -> list[tuple[Tensor | None, Field]]:
+    """Of each layer its map (N, *cells), None where it has no part in the answer, and what its cells see."""
+    fields: dict[str, Field] = {}
+    unused: set[int] = set()
+
+    def ask(part: Tensor, own: Tensor) -> tuple[Tensor, ...]:
+        given = part.detach().clone()
+        if fields:
+            outputs, written = run_through_all(net, given, names)
+        else:
+            outputs, written = _run_and_trace(net, given, names, fields)
         if outputs.dim() != 2:
             outputs_of(net, part)  # says what is wrong
-        (slope,) = torch.autograd.grad(picked(outputs, own).sum(), written, allow_unused=True)
-        slope = torch.zeros_like(written) if slope is None else slope
-        return (weigh(as_grid(net, written.detach()), as_grid(net, slope)),)
+        value = picked(outputs, own).sum()
+        wrote = [written[name] for name in names]
+        slopes = torch.autograd.grad(value, wrote, allow_unused=True) if value.requires_grad else [None] * len(names)
+        unused.update(i for i, slope in enumerate(slopes) if slope is None)
+        return tuple(
+            weigh(as_grid(net, a.detach(), name), as_grid(net, torch.zeros_like(a) if slope is None else slope, name))
+            for name, a, slope in zip(names, wrote, slopes, strict=True)
+        )
 
-    return in_turn(ask, x, target, most)[0]
+    maps = in_turn(ask, x, target, most)
+    return [(None if i in unused else grid, fields[name]) for i, (grid, name) in enumerate(zip(maps, names, strict=True))]
 
 
-def _reason(layer: Layer, scores: Mapping[str, float]) -> str:
+def _run_and_trace(
+    net: nn.Module, x: Tensor, names: Sequence[str], fields: dict[str, Field]
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """`run_through_all`, which also fills in what the cells of the layers see; it is not followed beyond the last."""
+    tracing, runs = ExitStack(), 0
+    tracer = tracing.enter_context(Tracer())
+
+    def seen(name: str, written: Tensor) -> None:
+        nonlocal runs
+        runs += 1
+        if reads_grid(net, written, name, x.dim(), tracer):
+            fields[name] = tracer.field(as_grid(net, written, name))
+        if runs == len(names):
+            tracing.close()
+
+    with tracing:
+        found = run_through_all(net, tracer.watch(x), names, seen)
+    for name in names:
+        if name not in fields or runs > len(names):  # no grid, which this says, or a module that runs several times
+            fields[name] = find_layer(net, tuple(x.shape[1:]), name).field
+    return found
+
+
+def _reason(best: str, scores: Mapping[str, float]) -> str:
     if not scores:
-        return f"{layer.name} is the only layer with a grid of more than one cell"
-    others = ", ".join(f"{name} {score:.2f}" for name, score in scores.items() if name != layer.name)
-    return f"{layer.name} was the most faithful layer: {scores[layer.name]:.2f} (others: {others})"
+        return f"{best} is the only layer with a grid of more than one cell"
+    others = ", ".join(f"{name} {score:.2f}" for name, score in scores.items() if name != best)
+    return f"{best} was the most faithful layer: {scores[best]:.2f} (others: {others})"

@@ -7,47 +7,30 @@ import torch
 from torch import Tensor, nn
 
 from gridsight.core.errors import UsageError
-from gridsight.measure.cost import cost
-from gridsight.nn.memory import free_memory, in_parts, parts_that_fit
+from gridsight.measure.passes import at_once as at_once
+from gridsight.measure.passes import outputs_of as outputs_of
+from gridsight.nn.memory import in_parts
 from gridsight.nn.undisturbed import undisturbed
-
-MOST = 64
-"""Items in one pass: larger batches are no faster on a CPU."""
-
-
-def outputs_of(net: nn.Module, x: Tensor) -> Tensor:
-    """The network's outputs (N, K); other shapes are a `UsageError`."""
-    outputs = net(x)
-    if not isinstance(outputs, Tensor) or outputs.dim() != 2 or len(outputs) != len(x):
-        said = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
-        raise UsageError(f"a network that is explained gives outputs (N, K), not {said}: wrap it in one that does")
-    return outputs
 
 
 def chosen(net: nn.Module, x: Tensor, target: Any) -> Tensor:
     """`target` as (N,) int64 on the device of x: a number for all items, one an item, or None: each one's largest."""
-    with undisturbed(net), torch.no_grad():
-        outputs = torch.cat([outputs_of(net, part) for part in x.split(at_once(net, x))])
     if target is None:
-        return outputs.argmax(1)
+        with undisturbed(net), torch.no_grad():
+            most = at_once(net, x) if len(x) > 1 else 1
+            return torch.cat([outputs_of(net, part).argmax(1) for part in x.split(most)])
     given = torch.as_tensor(target, device=x.device)
     if given.dtype.is_floating_point or given.dtype == torch.bool or given.shape not in ((), (len(x),)):
         raise UsageError(f"a target is the number of an output, one for all {len(x)} items or one each, not {target!r}")
-    given = given.long().expand(len(x))
-    count = outputs.shape[1]
-    if bool(((given < 0) | (given >= count)).any()):
-        raise UsageError(f"target {int(given[(given < 0) | (given >= count)][0])}: outputs are 0 to {count - 1}")
-    return given.clone()
-
-
-def at_once(net: nn.Module, x: Tensor) -> int:
-    """Items like those of x that may go through the network together, at least 1, at most `MOST`."""
-    bytes_an_item = cost(net, tuple(x.shape[1:])).activation_bytes
-    return max(1, MOST // parts_that_fit(2 * bytes_an_item, MOST, free_memory(x.device)))
+    return given.long().expand(len(x)).clone()
 
 
 def picked(outputs: Tensor, target: Tensor) -> Tensor:
-    """The target's output of each item: (N, K), (N,) -> (N,)."""
+    """The target's output of each item: (N, K), (N,) -> (N,); a target that is no output is a `UsageError`."""
+    low, high = target.aminmax()
+    count = outputs.shape[1]
+    if not 0 <= int(low) <= int(high) < count:
+        raise UsageError(f"target {int(low if low < 0 else high)}: outputs are 0 to {count - 1}")
     return outputs.gather(1, target[:, None])[:, 0]
 
 
@@ -58,7 +41,14 @@ def scores(net: nn.Module, x: Tensor, target: Tensor, most: int | None = None) -
     def ask(x: Tensor, target: Tensor) -> tuple[Tensor]:
         return (picked(outputs_of(net, x), target).double(),)
 
-    return in_turn(ask, x, target, most or at_once(net, x))[0]
+    return in_turn(ask, x, target, most or (at_once(net, x) if len(x) > 1 else 1))[0]
+
+
+def refuse_unless_differentiable(net: nn.Module, value: Tensor) -> None:
+    """A `UsageError` where outputs do not hang on the input by a gradient."""
+    if not value.requires_grad:
+        name = type(net).__name__
+        raise UsageError(f"the outputs of {name} have no gradient in its input: take occlusion or shapley")
 
 
 def gradient(net: nn.Module, x: Tensor, target: Tensor, most: int | None = None) -> tuple[Tensor, Tensor]:
@@ -67,13 +57,11 @@ def gradient(net: nn.Module, x: Tensor, target: Tensor, most: int | None = None)
     def ask(x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         asked = x.detach().clone().requires_grad_()
         value = picked(outputs_of(net, asked), target)
-        if not value.requires_grad:
-            name = type(net).__name__
-            raise UsageError(f"the outputs of {name} have no gradient in its input: take occlusion or shapley")
+        refuse_unless_differentiable(net, value)
         (slope,) = torch.autograd.grad(value.sum(), asked)
         return value.detach().double(), slope
 
-    values, slopes = in_turn(ask, x, target, most or at_once(net, x))
+    values, slopes = in_turn(ask, x, target, most or (at_once(net, x) if len(x) > 1 else 1))
     return values, slopes
 
 
@@ -90,15 +78,35 @@ def masked_scores(
     """The target's output, float64 (count,), of an item (C, *spatial) that is partly replaced by `baseline` (same).
 
     `keep(rows)` gives some of the masks, (rows, *spatial) from 0 (baseline) to 1 (item); `target` is (). Only `most`
-    inputs exist at a time; within `undisturbed`.
+    inputs exist at a time, in memory that is used again and again: new memory would cost more than the masking itself.
+    Within `undisturbed`.
     """
+    shown = item.new_empty(min(most, count), *item.shape)
 
     def ask(rows: Any) -> Tensor:
         mask = keep(slice(rows[0], rows[-1] + 1))[:, None].to(item.dtype)
-        return picked(outputs_of(net, torch.lerp(baseline, item, mask)), target.expand(len(rows))).double()
+        x = torch.lerp(baseline, item, mask, out=shown[: len(rows)])
+        return picked(outputs_of(net, x), target.expand(len(rows))).double()
 
     found = [in_parts(ask, range(i, min(i + most, count))) for i in range(0, count, most)]
-    return torch.cat([each for parts in found for each in parts])
+    said = torch.cat([each for parts in found for each in parts])
+    if not bool(said.isfinite().all()):
+        raise UsageError("of an item partly replaced by its baseline the network says nothing finite (NaN or infinite)")
+    return said
+
+
+def set_scores(
+    net: nn.Module, item: Tensor, baseline: Tensor, regions: Tensor, sets: Tensor, target: Tensor, most: int
+) -> Tensor:
+    """`masked_scores` of sets of regions that show the item, (M, P) bool; `regions` (*spatial) are their numbers."""
+    flat = regions.flatten()
+    masks = item.new_empty(min(most, len(sets)), len(flat))
+
+    def keep(rows: slice) -> Tensor:
+        some = sets[rows].to(item.dtype)
+        return torch.index_select(some, 1, flat, out=masks[: len(some)]).view(-1, *regions.shape)
+
+    return masked_scores(net, item, baseline, len(sets), keep, target, most)
 
 
 def in_turn(

@@ -11,6 +11,12 @@ from torch import Tensor
 from gridsight.core.errors import UsageError, nearest
 
 REGIONS = ("grid", "slic")
+COMPACT = (0.1, 0.3, 1.0, 3.0, 10.0)
+"""How much being near counts for pieces beside being alike, which is up to 1: more where noise breaks all pieces up."""
+ENOUGH = 0.7
+"""Of the pieces that were asked for; where none of `COMPACT` gives as many, the grid does."""
+TAILS = (0.01, 0.99)
+"""What is beyond these shares of an item's values is cut off before values are compared."""
 
 
 def regions_of(x: Tensor, kind: str | Tensor, count: int) -> Tensor:
@@ -29,7 +35,7 @@ def regions_of(x: Tensor, kind: str | Tensor, count: int) -> Tensor:
         return _grid(spatial, count).to(x.device).expand(len(x), *spatial)
     if kind == "slic":
         return torch.stack([_pieces(item, count) for item in x])
-    raise UsageError(f"there are no regions {kind!r}; {nearest(kind, REGIONS)}")
+    raise UsageError(f"there are no regions {kind!r}; {nearest(str(kind), REGIONS)}")
 
 
 def spread(parts: Tensor, regions: Tensor) -> Tensor:
@@ -69,13 +75,20 @@ def _grid(spatial: tuple[int, ...], count: int) -> Tensor:
 
 
 def _pieces(item: Tensor, count: int) -> Tensor:
-    from skimage.segmentation import slic
-
-    values = item.detach().double().cpu().numpy()
-    low, high = values.min(), values.max()
-    values = (values - low) / (high - low) if high > low else np.zeros_like(values)
+    try:
+        from skimage.segmentation import slic
+    except ImportError:
+        raise UsageError(
+            'regions="slic" needs the package scikit-image, which is not installed; pip install "gridsight[regions]"'
+        ) from None
+    values = item.detach().float().cpu().numpy()
+    low, high = np.quantile(values, TAILS)
+    values = np.clip((values - low) / max(high - low, 1e-12), 0, 1) / len(values) ** 0.5  # distances up to 1
     if item.dim() == 2:  # a signal is a picture one cell high
-        found = slic(values[:, None], count, compactness=0.1, channel_axis=0, start_label=0)[0]
-    else:
-        found = slic(values, count, compactness=0.1, channel_axis=0, start_label=0)
-    return torch.from_numpy(np.unique(found, return_inverse=True)[1].reshape(item.shape[1:])).to(item.device)
+        values = values[:, None]
+    for compact in COMPACT:
+        found = slic(values, count, compact, channel_axis=0, start_label=0, convert2lab=False)
+        pieces, index = np.unique(found, return_inverse=True)
+        if len(pieces) >= ENOUGH * count:
+            return torch.from_numpy(index.reshape(item.shape[1:])).to(item.device)
+    return _grid(tuple(item.shape[1:]), count).to(item.device)

@@ -1,196 +1,223 @@
-"""The rescale rule for any network: a backward pass whose multipliers are differences over differences, not slopes.
+"""The rescale rule for any network: a backward pass whose multipliers are mean slopes from baseline to input.
 
-Inputs and their baselines run as one batch, the inputs as its first half. Each function call that is not linear, not
-each module, is given a linear stand-in whose change from baseline to input is the true one, so shared and in-place
-activations, functional calls and branches are as right as any (Shrikumar et al., arXiv:1704.02685, section 3.5.1):
+The network runs on the inputs, then on their baselines, and the calls of both runs are matched by their order. Each
+function call, not each module, has multipliers of its own, so shared and in-place activations, functional calls and any
+layout of axes are as right as any (Shrikumar et al., arXiv:1704.02685, section 3.5.1):
 
-- a function of each cell: y' = (y - y0) / (a - a0), its slope where a is a0;
-- a maximum over a window: what it gains goes to the cell that wins for the input, what it loses to the baseline's;
-- a product of two things that both depend on the input (gates, attention): each is multiplied by the mean of the other
-  for input and baseline, since ab - a0 b0 = (a - a0) (b + b0) / 2 + (b - b0) (a + a0) / 2;
-- softmax, quotients and norms over an item are made of these.
+- a function of each cell: (y - y0) / (a - a0); where a is nearly a0, its slope half-way;
+- a maximum: what it gains goes to the cell that wins for the input, what it loses to the one that won for the baseline;
+- what is linear: as it is;
+- any other call (a product of two things that both depend on the input, softmax, a norm over an item, attention, a
+  recurrent layer): the mean of its slopes on the straight line between its own arguments, of as many nodes as account
+  for y - y0. For a function of one cell that mean is the quotient above, for a product it takes half of each side: the
+  rule's natural extension, as the source says nothing of such calls.
 
-What is known to none of these (recurrent layers, sorting, maxima over axes) keeps its slope; the residual then shows.
+Names in `kept` are of calls that the rule could not make add up: branches that the input decides, gradients that end.
 """
 
-from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
-SAME = 1e-6
-"""Differences below it are none: the quotient would be rounding."""
-CELLWISE = {
-    "relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "mish", "sigmoid", "tanh", "softplus",
-    "softsign", "hardswish", "hardsigmoid", "hardtanh", "logsigmoid", "tanhshrink", "softshrink", "hardshrink",
-    "threshold", "exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "square", "abs", "reciprocal", "erf", "clamp", "clip",
-    "sin", "cos",
+from gridsight.attribution._maxima import MAXIMA, POOLS, along_rows
+from gridsight.attribution._slopes import Call, Cellwise, Largest, Linked, Smooth, storage_of
+
+SMOOTH = {
+    "gelu", "silu", "mish", "sigmoid", "tanh", "softplus", "softsign", "logsigmoid", "tanhshrink", "exp", "expm1",
+    "exp2", "erf", "sin", "cos", "square",
 }  # fmt: skip
-PRODUCTS = {"mul": torch.mul, "multiply": torch.mul, "matmul": torch.matmul, "bmm": torch.matmul}
-POOLS = frozenset(f"{kind}max_pool{ndim}d" for kind in ("", "adaptive_") for ndim in (1, 2, 3))
+CELLWISE = {
+    "relu", "relu6", "leaky_relu", "elu", "selu", "celu", "prelu", "rrelu", "hardswish", "hardsigmoid", "hardtanh",
+    "softshrink", "hardshrink", "threshold", "abs", "absolute", "log", "log2", "log10", "log1p", "sqrt", "rsqrt",
+    "reciprocal", "clamp", "clamp_min", "clamp_max", "clip", "pow", "float_power", "rdiv", "rtruediv", "rpow",
+}  # fmt: skip
+LINEAR = {
+    "add", "sub", "subtract", "rsub", "neg", "negative", "radd", "mean", "sum", "cumsum", "cat", "concat",
+    "concatenate", "stack", "hstack", "vstack", "view", "reshape", "flatten", "unflatten", "ravel", "permute",
+    "transpose", "swapaxes", "swapdims", "movedim", "moveaxis", "squeeze", "unsqueeze", "t", "expand", "expand_as",
+    "broadcast_to", "repeat", "repeat_interleave", "tile", "roll", "flip", "narrow", "select", "chunk", "split",
+    "tensor_split", "unbind", "getitem", "setitem", "get", "set", "pad", "dropout", "dropout1d", "dropout2d",
+    "dropout3d", "alpha_dropout", "feature_alpha_dropout", "avg_pool1d", "avg_pool2d", "avg_pool3d",
+    "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "interpolate", "upsample",
+    "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "unfold", "fold", "gather", "index_select", "diagonal",
+    "contiguous", "clone", "to", "type", "type_as", "float", "double", "cpu", "cuda", "requires_grad",
+    "register_hook", "retain_grad", "copy", "zero", "fill", "masked_fill", "size", "dim", "numel", "stride",
+    "is_contiguous", "data_ptr", "zeros_like", "ones_like", "empty_like", "full_like", "new_zeros", "new_ones",
+    "new_empty", "new_full", "new_tensor", "is_floating_point", "len", "iter", "set_grad_enabled",
+}  # fmt: skip
+"""Their slopes are right as they are; an operation that is missing here is only slower."""
+LINEAR_IN_ONE = {
+    "mul", "multiply", "rmul", "div", "divide", "truediv", "true_divide", "matmul", "rmatmul", "bmm", "mm", "mv",
+    "linear", "bilinear", "baddbmm", "addmm", "einsum", "conv1d", "conv2d", "conv3d", "conv_transpose1d",
+    "conv_transpose2d", "conv_transpose3d", "batch_norm",
+}  # fmt: skip
+"""Linear where one argument alone depends on the input, and is not what is divided by."""
+DIVIDES = {"div", "divide", "truediv", "true_divide"}
+OPERATORS = {"truediv": "div", "floordiv": "floor_divide"}
+NOT_IN_PLACE = {"__invert__", "__index__", "__int__", "__iter__"}
 
 
 class Rescaled(TorchFunctionMode):
-    """Within it, batches of 2 N whose first half are inputs and whose second half are their baselines."""
+    """Within it the network runs on the inputs; after `turn`, within it again, on their baselines, and is `done`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: set[str] = set()
+        self._calls: dict[int, tuple[Call, list[int]]] = {}
+        self._owners: dict[int, list[Call]] = {}
+        self._number, self._learning = 0, False
+
+    def turn(self) -> None:
+        """From the inputs to their baselines."""
+        self._number, self._learning = 0, True
+        self._owners.clear()
+
+    def done(self) -> None:
+        """Let go of what only the two runs needed."""
+        self._calls.clear()
+        self._owners.clear()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        written = getattr(func, "__name__", "")
-        name = written.removeprefix("__r").removeprefix("__i").strip("_")
-        given = args[0] if args else kwargs.get("input")
-        if not isinstance(given, Tensor):
+        name, in_place = _name(func, args, kwargs)
+        if in_place:
+            self._save(args[0])
+        if name in LINEAR:
             return func(*args, **kwargs)
-        both = len(args) > 1 and all(isinstance(a, Tensor) and a.requires_grad for a in args[:2])
-        if name in PRODUCTS and both:
-            result = _product(PRODUCTS[name], args[0], args[1])
-        elif name in ("div", "divide", "truediv", "true_divide") and len(args) > 1 and _depends(args[1]):
-            with self:
-                result = args[0] * torch.reciprocal(args[1])
-        elif name == "pow" and _depends(given) and len(args) > 1 and not isinstance(args[1], Tensor):
-            result = _cellwise(lambda a: a ** args[1], given)
-        elif name in CELLWISE and _depends(given):
-            rest, named = args[1:], {key: value for key, value in kwargs.items() if key not in ("inplace", "input")}
-            plain = getattr(F, name, None) or getattr(torch, name)
-            result = _cellwise(lambda a: plain(a, *rest, **named), given)
-        elif name.removesuffix("_with_indices") in POOLS and _depends(given):
-            return self._pool(name.removesuffix("_with_indices"), args, kwargs)
-        elif name in ("softmax", "layer_norm", "group_norm", "instance_norm", "scaled_dot_product_attention"):
-            with self:
-                return getattr(self, "_" + name)(func, *args, **kwargs)
+        self._number += 1
+        if self._learning:
+            return self._learn(name, in_place, func, args, kwargs)
+        if not torch.is_grad_enabled():
+            return func(*args, **kwargs)
+        leaves, spec = tree_flatten(_without_inplace(func, args, kwargs))
+        places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and leaf.requires_grad]
+        alone = name in LINEAR_IN_ONE and len(places) == 1 and not (name in DIVIDES and places[0] == 1)
+        if not places or alone:
+            return func(*args, **kwargs)
+        plain = _plain(func, name)
+        if plain is None:
+            self.kept.add(name)
+            return func(*args, **kwargs)
+        if name in MAXIMA or name.removesuffix("_with_indices") in POOLS:
+            result = self._largest(name, *tree_unflatten(leaves, spec))
         else:
-            return func(*args, **kwargs)
-        in_place = kwargs.get("inplace", False) or (written.endswith("_") and not written.endswith("__"))
-        return given.copy_(result) if in_place or written.startswith("__i") else result
+            result = self._call(name, plain, leaves, spec, places)
+            if result is None:
+                return func(*args, **kwargs)
+        return self._over(args[0], result) if in_place else result
 
-    def _pool(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        named = {key: value for key, value in kwargs.items() if key != "return_indices"}
-        x = args[0] if args else named["input"]
-        y, place = getattr(F, name + "_with_indices")(*args, **named)
-        ndim = int(name[-2])
-        half, flat = len(x) // 2, x.flatten(-ndim)
-        own, other = place[:half].flatten(-ndim), place[half:].flatten(-ndim)
-        now, before = flat[:half], flat[half:]
+    def _call(self, name: str, plain: Any, leaves: list[Any], spec: Any, places: list[int]) -> Any:
+        """What the call makes, linked; None where it makes no new numbers."""
+        given = [leaves[i] for i in places]
+        fixed = [None if i in places else leaf for i, leaf in enumerate(leaves)]  # no cycle through the graph
+
+        def run(tensors: list[Tensor]) -> tuple[list[Any], Any]:
+            filled = list(fixed)
+            for i, tensor in zip(places, tensors, strict=True):
+                filled[i] = tensor
+            args, kwargs = tree_unflatten(filled, spec)
+            return tree_flatten(plain(*args, **kwargs))
+
         with torch.no_grad():
-            top, base = y[:half].flatten(-ndim), y[half:].flatten(-ndim)
-            cross = torch.maximum(top, base)
-            won = _quotient(cross - base, (now - before).gather(-1, own))
-            lost = _quotient(top - cross, (now - before).gather(-1, other))
-            # where nothing differs there, the gradient of the maximum
-            won = torch.where((cross - base).abs() + (top - cross).abs() < SAME, torch.ones_like(won), won)
-        line = (now.gather(-1, own) * won + now.gather(-1, other) * lost).view(y[:half].shape)
-        result = _stand_in(y, torch.cat([line, torch.zeros_like(line)]))
-        return (result, place) if kwargs.get("return_indices", False) else result
+            outputs, outspec = run([a.detach() for a in given])
+        where = [i for i, y in enumerate(outputs) if isinstance(y, Tensor) and y.is_floating_point()]
+        made = [outputs[i] for i in where]
+        if not made or {storage_of(y) for y in made} & {storage_of(a) for a in given}:
+            if name == "detach" or any(
+                isinstance(y, Tensor) and not y.dtype.is_floating_point and not y.is_complex() for y in outputs
+            ):
+                self.kept.add(name)
+            return None
+        kind: type[Call] = Call
+        if (name in CELLWISE or name in SMOOTH) and len(places) == 1 and made[0].shape == given[0].shape:
+            kind = Smooth if name in SMOOTH else Cellwise
+        call = kind(name, lambda tensors: _numbers(run(tensors)[0]), given, made, self.kept)
+        for i, y in zip(where, self._link(call, places, given, made), strict=True):
+            outputs[i] = y
+        return tree_unflatten(outputs, outspec)
 
-    def _softmax(self, func: Any, input: Tensor, dim: int | None = None, *rest: Any, **named: Any) -> Tensor:
-        dim = named.get("dim", dim)
-        if dim is None or not _depends(input):
-            return func(input, *((dim,) if dim is not None else ()), *rest, **named)
-        half = len(input) // 2
-        with torch.no_grad():  # the same for input and baseline, so it takes nothing from the difference
-            top = torch.maximum(input[:half], input[half:]).amax(dim, keepdim=True)
-            top = torch.cat([top, top])
-        raised = torch.exp(input - top)
-        return raised * torch.reciprocal(raised.sum(dim, keepdim=True))
+    def _largest(self, name: str, args: Any, kwargs: Any) -> Any:
+        rows, again, finish = along_rows(name, args, kwargs)
+        with torch.no_grad():
+            made = again([rows.detach()])
+        call = Largest(name, again, [rows], made, self.kept)
+        return finish(self._link(call, [], [rows], made[:1])[0], made[1])
 
-    def _layer_norm(
-        self,
-        func: Any,
-        input: Tensor,
-        normalized_shape: Sequence[int],
-        weight: Tensor | None = None,
-        bias: Tensor | None = None,
-        eps: float = 1e-5,
-        *rest: Any,
-    ) -> Tensor:
-        axes = tuple(range(-len(normalized_shape), 0))
-        found = self._standardised(input, axes, eps)
-        found = found if weight is None else found * weight
-        return found if bias is None else found + bias
+    def _link(self, call: Call, places: list[int], given: list[Tensor], made: list[Tensor]) -> list[Tensor]:
+        self._calls[self._number] = call, places
+        self._own(call)
+        return list(Linked.apply(call, [y.clone() if y._is_view() else y for y in made], *given))
 
-    def _group_norm(
-        self,
-        func: Any,
-        input: Tensor,
-        num_groups: int,
-        weight: Tensor | None = None,
-        bias: Tensor | None = None,
-        eps: float = 1e-5,
-        *rest: Any,
-    ) -> Tensor:
-        found = self._standardised(input.unflatten(1, (num_groups, -1)).flatten(2), (2,), eps).view(input.shape)
-        shape = (1, -1, *[1] * (input.dim() - 2))
-        found = found if weight is None else found * weight.view(shape)
-        return found if bias is None else found + bias.view(shape)
+    def _own(self, call: Call) -> None:
+        for storage in {storage_of(each) for each in (*call.given, *call.made, *call.base)}:
+            self._owners.setdefault(storage, []).append(call)
 
-    def _instance_norm(self, func: Any, input: Tensor, *rest: Any, **named: Any) -> Tensor:
-        known = dict(zip(("running_mean", "running_var", "weight", "bias"), rest, strict=False)) | named
-        if not known.get("use_input_stats", True):
-            return func(input, *rest, **named)
-        return self._group_norm(
-            func, input, input.shape[1], known.get("weight"), known.get("bias"), float(known.get("eps", 1e-5))
-        )
+    def _learn(self, name: str, in_place: bool, func: Any, args: Any, kwargs: Any) -> Any:
+        """The same call of the run on the baselines."""
+        call, places = self._calls.get(self._number, (None, []))
+        if call is None or call.name != name:
+            return func(*args, **kwargs)
+        leaves, spec = tree_flatten(_without_inplace(func, args, kwargs))
+        plain_args, plain_kwargs = tree_unflatten(leaves, spec)
+        if isinstance(call, Largest):
+            rows, again, finish = along_rows(name, plain_args, plain_kwargs)
+            given, made = [rows], again([rows])
+            result = finish(*made)
+        else:
+            result = _plain(func, name)(*plain_args, **plain_kwargs)
+            given, made = [leaves[i] for i in places], _numbers(tree_flatten(result)[0])
+        if [a.shape for a in given] == [a.shape for a in call.given]:
+            call.learn(given, made)
+            self._own(call)
+        return self._over(args[0], result) if in_place else result
 
-    def _standardised(self, x: Tensor, axes: tuple[int, ...], eps: float) -> Tensor:
-        centred = x - x.mean(axes, keepdim=True)
-        return centred * torch.rsqrt(torch.square(centred).mean(axes, keepdim=True) + eps)
+    def _over(self, written: Tensor, result: Tensor) -> Tensor:
+        self._save(written)
+        return written.copy_(result)
 
-    def _scaled_dot_product_attention(
-        self,
-        func: Any,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        attn_mask: Tensor | None = None,
-        *rest: Any,
-        **n: Any,
-    ) -> Tensor:
-        if rest or n.get("is_causal", False) or n.get("dropout_p", 0.0) or n.get("enable_gqa", False):
-            return func(query, key, value, attn_mask, *rest, **n)
-        scale = n.get("scale") or query.shape[-1] ** -0.5
-        said = torch.matmul(query, key.mT) * scale
-        if attn_mask is not None:
-            said = said.masked_fill(~attn_mask, -1e9) if attn_mask.dtype == torch.bool else said + attn_mask
-        return torch.matmul(torch.softmax(said, -1), value)
+    def _save(self, written: Any) -> None:
+        """Calls that remember this tensor keep it as it is, before it is written over."""
+        if isinstance(written, Tensor):
+            storage = storage_of(written)
+            for call in self._owners.pop(storage, []):
+                call.save(storage)
 
 
-def _depends(x: Any) -> bool:
-    return isinstance(x, Tensor) and x.requires_grad
+def _name(func: Any, args: Any, kwargs: Any) -> tuple[str, bool]:
+    """What is called, as in `torch.NAME`, and whether it writes over its first argument."""
+    written = getattr(func, "__name__", "")
+    name = written.strip("_")
+    if written.startswith("__i") and written not in NOT_IN_PLACE:
+        return name.removeprefix("i"), True
+    place = _inplace_place(func)
+    asked = kwargs.get("inplace", False) or (place is not None and len(args) > place and args[place])
+    return name, bool(asked) or (written.endswith("_") and not written.endswith("__")) or written == "__setitem__"
 
 
-def _stand_in(y: Tensor, line: Tensor) -> Tensor:
-    """The values of y with the gradient of `line`."""
-    return y.detach() + (line - line.detach())
+def _inplace_place(func: Any) -> int | None:
+    code = getattr(func, "__code__", None)
+    names = code.co_varnames[: code.co_argcount] if code else ()
+    return names.index("inplace") if "inplace" in names else None
 
 
-def _quotient(change: Tensor, given: Tensor) -> Tensor:
-    safe = given.abs() > SAME
-    return torch.where(safe, change / torch.where(safe, given, torch.ones_like(given)), torch.zeros_like(change))
+def _without_inplace(func: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
+    place = _inplace_place(func)
+    kept = tuple(args) if place is None else (*args[:place], *args[place + 1 :])
+    return kept, {key: value for key, value in kwargs.items() if key != "inplace"}
 
 
-def _cellwise(f: Callable[[Tensor], Tensor], a: Tensor) -> Tensor:
-    with torch.enable_grad():
-        own = a.detach().clone().requires_grad_()
-        y = f(own)
-        (slope,) = torch.autograd.grad(y.sum(), own)
-    half = len(a) // 2
-    with torch.no_grad():
-        change = a[:half] - a[half:]
-        many = torch.where(change.abs() > SAME, _quotient(y[:half] - y[half:], change), slope[:half])
-        many = torch.cat([many, torch.zeros_like(many)])
-    return _stand_in(y, a * many)
+def _plain(func: Any, name: str) -> Any:
+    """The same, not in place; None where it is not known."""
+    written = getattr(func, "__name__", "")
+    if not (written.endswith("_") and not written.endswith("__")) and not written.startswith("__i"):
+        return func
+    name = OPERATORS.get(name, name)
+    return getattr(torch, name, None) or getattr(F, name, None)
 
 
-def _product(f: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor) -> Tensor:
-    with torch.no_grad():
-        y = f(a, b)
-    return _stand_in(y, f(a, _mean(b)) + f(_mean(a), b))
-
-
-def _mean(a: Tensor) -> Tensor:
-    """Of input and baseline, for both."""
-    half = len(a) // 2
-    mean = (a[:half] + a[half:]).detach() / 2
-    return torch.cat([mean, mean])
+def _numbers(outputs: list[Any]) -> list[Tensor]:
+    return [y for y in outputs if isinstance(y, Tensor) and y.is_floating_point()]

@@ -46,8 +46,7 @@ class IntegratedGradients:
             terms, steps, passes = torch.zeros_like(x), self.steps, 2 * len(x)
             left = torch.arange(len(x), device=x.device)
             while True:
-                for i in left.tolist():
-                    terms[i] = (x[i] - base[i]) * _mean_gradient(net, x[i], base[i], target[i], steps, most)
+                terms[left] = (x - base)[left] * _mean_gradient(net, x[left], base[left], target[left], steps, most)
                 passes += steps * len(left)
                 off = (terms.double().flatten(1).sum(1) - gap).abs() > self.tolerance * gap.abs()
                 left = left[off[left]]
@@ -66,12 +65,13 @@ class IntegratedGradients:
         )
 
 
-def _mean_gradient(net: nn.Module, item: Tensor, base: Tensor, target: Tensor, steps: int, most: int) -> Tensor:
-    """(C, *spatial) of one item, `most` nodes at a time."""
-    places, shares = (torch.from_numpy(v).to(item) for v in np.polynomial.legendre.leggauss(steps))
-    shape = (-1, *[1] * item.dim())
-    total = torch.zeros_like(item)
-    for place, share in zip(places.split(most), shares.split(most), strict=True):
-        along = torch.lerp(base[None], item[None], ((place + 1) / 2).view(shape))
-        total += (gradient(net, along, target.expand(len(along)), most)[1] * (share / 2).view(shape)).sum(0)
+def _mean_gradient(net: nn.Module, x: Tensor, base: Tensor, target: Tensor, steps: int, most: int) -> Tensor:
+    """(N, C, *spatial): nodes of all items in turn, `most` at a time."""
+    places, shares = (torch.from_numpy(v).to(x) for v in np.polynomial.legendre.leggauss(steps))
+    total, shape = torch.zeros_like(x), (-1, *[1] * (x.dim() - 1))
+    for rows in torch.arange(steps * len(x), device=x.device).split(most):
+        item, node = rows // steps, rows % steps
+        along = torch.lerp(base[item], x[item], ((places[node] + 1) / 2).view(shape))
+        slopes = gradient(net, along, target[item], most)[1] * (shares[node] / 2).view(shape)
+        total.index_add_(0, item, slopes)
     return total

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gridsight.attribution import EXPLAINERS, Map
 from gridsight.attribution._baseline import baseline_of
-from gridsight.attribution._passes import at_once, masked_scores
+from gridsight.attribution._passes import at_once, set_scores
 from gridsight.attribution._regions import regions_of, spread
 from gridsight.core import seed as hashing
 from gridsight.core.errors import UsageError
@@ -44,6 +44,8 @@ class LIME:
         count = int(regions.max()) + 1
         if self.samples < 2 * count:
             raise UsageError(f"{self.samples} samples are too few for {count} regions: at least {2 * count}")
+        if self.width <= 0 or self.ridge < 0:
+            raise UsageError(f"lime takes a width above 0 and a ridge from 0 on, not {self.width} and {self.ridge}")
         parts = torch.zeros(len(x), count, dtype=torch.float64, device=x.device)
         with undisturbed(net):
             most = at_once(net, x)
@@ -52,11 +54,7 @@ class LIME:
                 numbers = torch.arange(self.samples, device=x.device)
                 sets = hashing.uniform(self.seed, 0, numbers, "lime", own) < 0.5
                 sets[0] = True
-
-                def keep(rows: slice, sets: Tensor = sets, i: int = i) -> Tensor:
-                    return sets[rows][:, regions[i]]
-
-                said = masked_scores(net, x[i], base[i], len(sets), keep, target[i], most)
+                said = set_scores(net, x[i], base[i], regions[i], sets, target[i], most)
                 parts[i, :own] = self._fit(sets.double(), said)
         return Map(values=spread(parts, regions).to(x.dtype), regions=regions, passes=self.samples * len(x))
 

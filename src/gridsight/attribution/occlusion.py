@@ -43,6 +43,8 @@ class Occlusion:
         spatial = tuple(x.shape[2:])
         size = _each(self.size, spatial, "size") or tuple(-(-n // PARTS) for n in spatial)
         stride = _each(self.stride, spatial, "stride") or size
+        if any(far > own for far, own in zip(stride, size, strict=True)):
+            raise UsageError(f"windows of {size} cells every {stride} leave cells out: a stride is at most the size")
         inside = [_windows(*axis, x.device) for axis in zip(spatial, size, stride, strict=True)]
         shape = [len(axis) for axis in inside]
         base, count, maps = baseline_of(x, self.baseline), prod(shape), []

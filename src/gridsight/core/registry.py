@@ -87,7 +87,7 @@ class Registry:
 
     def require(self, name: str) -> None:
         """Refuse an unknown name without importing the package's files (no torch): names come from the source."""
-        if entry_points(group=self.package):
+        if not self._loaded and entry_points(group=self.package):
             self._load()  # what third parties register is known only when they have
         known = set(self._entries) if self._loaded else self.names_in_source()
         if name not in known:

@@ -1,7 +1,7 @@
 """The run folder: every file of a run, each written to a temporary name, fsynced and renamed.
 
 settings.toml  plan.json  metrics.jsonl  model.safetensors  resume.safetensors  result.json  predictions.npz
-report.html  environment.json  log.txt
+explained.npz  report.html  environment.json  log.txt
 """
 
 import json
@@ -51,6 +51,7 @@ class RunFolder:
         self.resume = path / "resume.safetensors"
         self.result = path / "result.json"
         self.predictions = path / "predictions.npz"
+        self.explained = path / "explained.npz"
         self.report = path / "report.html"
         self.environment = path / "environment.json"
         self.log = path / "log.txt"

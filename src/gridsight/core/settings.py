@@ -188,7 +188,7 @@ def _add(result: argparse.ArgumentParser, field: "dataclasses.Field[Any]", hint:
 def _base(hint: Any) -> tuple[Any, bool, bool]:
     """(type of one value, may be None, takes many) of a hint such as `int`, `str | None`, `tuple[str, ...]`."""
     optional = many = False
-    if isinstance(hint, types.UnionType):
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:  # the second with a Literal
         kinds = [kind for kind in typing.get_args(hint) if kind is not types.NoneType]
         optional, hint = True, kinds[0]
     if typing.get_origin(hint) is tuple:

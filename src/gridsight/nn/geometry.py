@@ -103,23 +103,31 @@ class Tracer(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        given = named_arguments(func, args, kwargs or {})
-        sources = [t for t in tensors_in(given) if t in self.spans]
-        if sources:
-            for out in result if isinstance(result, list | tuple) else [result]:
-                spans = self._after(func, sources, out, given)
-                if func._schema.is_mutable and out._is_view() and spans != self.spans.get(out):
-                    self.lost = True
-                self.spans[out] = spans
+        read = tensors_in({**dict(enumerate(args)), **(kwargs or {})})
+        known = [spans for spans in map(self.spans.get, read) if spans is not None]
+        if not known:
+            return result
+        near = torch.Tag.pointwise in func.tags or func.overloadpacket in _SAME_CELLS
+        # a value that Python reads leads nowhere: a condition on it is not followed
+        for out in tensors_in({"result": result}):
+            if not out.numel():
+                continue  # statistics that a norm does not take
+            if near and out.dim() >= len(known[0]):
+                alike = len(known) == 1 and out.dim() == len(known[0])
+                spans = known[0] if alike else _meet(known, out.dim())
+            else:
+                source = next(t for t in read if t in self.spans)
+                spans = self._after(func, source, len(known), out, named_arguments(func, args, kwargs or {}))
+            if func._schema.is_mutable and out._is_view() and spans != self.spans.get(out):
+                self.lost = True
+            self.spans[out] = spans
         return result
 
-    def _after(self, func: Any, sources: list[Tensor], out: Tensor, given: dict[str, Any]) -> Spans:
-        """The spans of `out`, computed by `func` from the followed tensors `sources` (all arguments in `given`)."""
-        op, old = func.overloadpacket, list(self.spans[sources[0]])
+    def _after(self, func: Any, source: Tensor, sources: int, out: Tensor, given: dict[str, Any]) -> Spans:
+        """The spans of `out`, computed by `func` (arguments `given`) from `sources` followed tensors, first `source`."""
+        op, old = func.overloadpacket, list(self.spans[source])
         everything = [EVERYTHING] * out.dim()
-        if (torch.Tag.pointwise in func.tags or op in _SAME_CELLS) and out.dim() >= len(old):
-            return _meet([self.spans[t] for t in sources], out.dim())
-        if op == aten.convolution and not given["transposed"] and len(sources) == 1:
+        if op == aten.convolution and not given["transposed"] and sources == 1:
             kernel = given["weight"].shape[2:]
             return (None, None, *_windows(old[2:], kernel, given["stride"], given["padding"], given["dilation"]))
         if op in _POOLS:
@@ -145,7 +153,7 @@ class Tracer(TorchDispatchMode):
         if all(span == EVERYTHING for span in old) and op in (aten.view, aten._unsafe_view, aten.unsqueeze):
             return tuple(everything)  # an axis of one cell that a mean is given again, to multiply cells by it
         if op in (aten.view, aten._unsafe_view):
-            return tuple(_regroup(old, sources[0].shape, out.shape) or everything)
+            return tuple(_regroup(old, source.shape, out.shape) or everything)
         if op == aten.permute:
             return tuple(old[axis] for axis in given["dims"])
         if op == aten.transpose:
@@ -170,7 +178,7 @@ def named_arguments(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -
     return given | {a.name: value for a, value in zip(schema, args, strict=False)} | dict(kwargs)
 
 
-def tensors_in(given: Mapping[str, Any]) -> list[Tensor]:
+def tensors_in(given: Mapping[Any, Any]) -> list[Tensor]:
     """The tensors among arguments and in lists that are arguments."""
     values = [v for value in given.values() for v in (value if isinstance(value, list | tuple) else [value])]
     return [value for value in values if isinstance(value, Tensor)]

@@ -117,6 +117,12 @@ def mel_filters(rate: float, n_fft: int, n_mels: int, fmin: float, fmax: float, 
     return triangles * (2 / (high - low)) if scale == "slaney" else triangles
 
 
+def band_edges(rate: float, n_mels: int) -> np.ndarray:
+    """Where a layer's bands meet, in Hz, (n_mels + 1,): halfway, in mel, between the tops of its default filters."""
+    tops = np.linspace(0.0, _slaney_mel(np.array(rate / 2)), n_mels + 2)
+    return _slaney_hz((tops[:-1] + tops[1:]) / 2)
+
+
 _LINEAR, _BREAK, _OCTAVES = 200 / 3, 15.0, np.log(6.4) / 27  # Hz a mel below 1 kHz = mel 15; 27 mels from 1 to 6.4 kHz
 
 

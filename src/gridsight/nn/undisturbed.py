@@ -20,8 +20,9 @@ def undisturbed(net: nn.Module) -> Iterator[None]:
     modules, parameters = list(net.modules()), list(net.parameters())
     modes = [module.training for module in modules]
     wanted = [parameter.requires_grad for parameter in parameters]
-    writers = [module for module in modules if getattr(module, "inplace", False) is True]
-    hooks = [[dict(getattr(module, name)) for name in _HOOKS] for module in modules]
+    writers = [module for module in modules if vars(module).get("inplace") is True]
+    hooks = [getattr(module, name) for module in modules for name in _HOOKS]
+    kept = [tuple(each) for each in hooks]
     gpus = sorted({p.device.index or 0 for p in parameters if p.device.type == "cuda"})
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices=gpus))
@@ -32,17 +33,19 @@ def undisturbed(net: nn.Module) -> Iterator[None]:
             stack.enter_context(torch.backends.cudnn.flags(enabled=False))
         try:
             for module in modules:
-                module.training = False
+                if module.training:
+                    module.training = False
             for parameter in parameters:
                 parameter.requires_grad_(False)
             for module in writers:
                 module.inplace = False  # type: ignore[assignment]
             yield
         finally:
-            for module, mode, kept in zip(modules, modes, hooks, strict=True):
-                module.training = mode
-                for name, before in zip(_HOOKS, kept, strict=True):
-                    now = getattr(module, name)
+            for module, mode in zip(modules, modes, strict=True):
+                if module.training != mode:
+                    module.training = mode
+            for now, before in zip(hooks, kept, strict=True):
+                if tuple(now) != before:
                     for key in [key for key in now if key not in before]:
                         del now[key]
             for parameter, asked in zip(parameters, wanted, strict=True):

@@ -39,9 +39,9 @@ def contact_sheet(rows: Sequence[Row], path: Path) -> None:
             _draw(axes, sample)
             axes.set_xticks([])
             axes.set_yticks([])
-            axes.set_xlabel(_plain(caption), fontsize=6, parse_math=False)
+            axes.set_xlabel(latin(caption), fontsize=6, parse_math=False)
             if c == 0:
-                axes.set_title(_plain(row.title), fontsize=9, loc="left", parse_math=False)
+                axes.set_title(latin(row.title), fontsize=9, loc="left", parse_math=False)
     atomic_write(path, lambda temporary: figure.savefig(temporary, format="png"))
 
 
@@ -58,6 +58,6 @@ def _draw(axes: Axes, sample: Sample) -> None:
         axes.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
 
 
-def _plain(text: str) -> str:
+def latin(text: str) -> str:
     """Text that any font draws without a warning: what is not Latin becomes an escape."""
     return text.encode("latin-1", "backslashreplace").decode("latin-1")

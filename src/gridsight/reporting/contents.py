@@ -3,6 +3,7 @@
 Every file but settings.toml may be missing, unfinished or damaged: the part is None and `notes` says why, in words.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -84,6 +85,7 @@ class Contents:
     epochs: Sequence[Mapping[str, Any]]
     events: Sequence[Mapping[str, Any]]
     predictions: Predictions | None
+    explained: Mapping[str, Any] | None = None
     notes: tuple[str, ...] = field(default=())
 
     @property
@@ -163,8 +165,18 @@ def load(run: RunFolder) -> Contents:
         epochs=[row for row in rows if row.get("event") == "epoch"],
         events=[row for row in rows if row.get("event") not in (None, "epoch")],
         predictions=tried("predictions.npz", lambda: _predictions(run), None),
+        explained=tried("explained.npz", lambda: _explained(run), None),
         notes=tuple(notes),
     )
+
+
+def _explained(run: RunFolder) -> dict[str, Any] | None:
+    """Items, maps, and what is said of them."""
+    if not run.explained.exists():
+        return None
+    with run.explained.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+        found: dict[str, Any] = {name: file[name] for name in file.files}
+    return found | {"about": json.loads(str(found["about"]))}
 
 
 def _predictions(run: RunFolder) -> Predictions | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from string import Template
 
 from gridsight.core.run import RunFolder, atomic_write
-from gridsight.reporting import background, classify, grade, learning, multilabel, regress
+from gridsight.reporting import background, classify, explaining, grade, learning, multilabel, regress
 from gridsight.reporting.contents import Contents, load
 from gridsight.reporting.figures import UNPRINTABLE
 from gridsight.reporting.markup import duration, esc, paragraph
@@ -71,6 +71,7 @@ def _sections(view: View) -> list[Section]:
         ("data", "The data", background.data),
         ("training", "Training", learning.training),
         *view.sections,
+        ("evidence", "What the answers rest on", explaining.evidence),
         ("making", "How it was made", background.making),
         ("limits", "What these figures do not tell", lambda of: background.limits(of, view.limits(of))),
     ]

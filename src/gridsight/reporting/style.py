@@ -69,6 +69,10 @@ img.crisp{image-rendering:pixelated}
 .mistakes figcaption .soft{display:block;font-size:12.5px}
 .letters{font:13px/1.5 ui-monospace,Consolas,monospace;overflow-wrap:anywhere;margin:0;max-height:14em;overflow-y:auto;
 background:var(--card);border-radius:6px;padding:8px 10px}
+.evidence{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr));gap:26px 30px}
+.evidence img{max-width:100%;background:#fff;border-radius:6px}.evidence figcaption{color:var(--ink);margin-top:6px}
+.evidence .soft{display:block;font-size:12.5px}
+.verdict{color:#fff;border-radius:4px;padding:1px 7px;font-size:12px;letter-spacing:.03em}
 .slice figcaption{font-size:11.5px;color:var(--soft);margin-top:2px}
 footer{max-width:1080px;margin:26px auto 50px;padding:14px 20px;color:var(--soft);font-size:13.5px}
 @media (max-width:480px){main,header,nav{padding-left:16px;padding-right:16px}header{padding-top:24px}

@@ -7,9 +7,12 @@ from gridsight.data.cache import Cached, cached
 from gridsight.data.source import Source
 from gridsight.data.spacing import words
 from gridsight.data.spec import DataSpec
-from gridsight.data.split import Split
+from gridsight.data.split import Split, split
 from gridsight.verbs._start import Start
 from gridsight.verbs.train import TrainSettings
+
+CHOICES = ("classify", "grade")
+"""Tasks with one class an item: each must be trained on where it is tested."""
 
 
 def decoded(source: Source, settings: TrainSettings, start: Start | None, console: Console) -> Cached:
@@ -23,6 +26,17 @@ def decoded(source: Source, settings: TrainSettings, start: Start | None, consol
         verify=settings.verify,
         sides=start.sides if start else None,
     )
+
+
+def parts_of(data: Cached, settings: TrainSettings) -> Split:
+    """Who of the data is trained on and who is tested, as the settings say."""
+    if settings.folds:
+        none = np.empty(0, np.int64)
+        rest = "; the published split is not used" if any(data.splits) else ""
+        return Split(np.arange(len(data)), none, none, f"{settings.folds} folds, each tested once{rest}")
+    groups = data.groups if data.spec.group else None
+    published = data.splits if any(data.splits) else None
+    return split(data.strata, groups, published, settings.seed, classes=data.spec.task in CHOICES)
 
 
 def describe_data(spec: DataSpec, split: Split, data: Cached, console: Console) -> None:

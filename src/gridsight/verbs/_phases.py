@@ -31,6 +31,7 @@ from gridsight.training.loop import Events, Trainer
 from gridsight.training.recipe import shortened
 from gridsight.training.snapshot import load_tensors, save_tensors
 from gridsight.training.tuning import Tuned
+from gridsight.verbs._data import CHOICES
 from gridsight.verbs._front_end import front_end
 from gridsight.verbs._plan import Plan
 from gridsight.verbs.train import TrainSettings
@@ -73,10 +74,6 @@ def _unpadded(batch: Batch) -> torch.Tensor:
             break
     real: tuple[Any, ...] = (..., *(slice(int(cells)) for cells in size))
     return kept[real]
-
-
-CHOICES = ("classify", "grade")
-"""Tasks with one class an item: each must be trained on where it is tested."""
 
 
 class Phases:

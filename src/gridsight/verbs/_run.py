@@ -24,7 +24,7 @@ from gridsight.core.errors import DataError, TrainingError, UsageError
 from gridsight.core.ranks import Ended, Ranks
 from gridsight.core.run import RunFolder
 from gridsight.data.source import Source, asked, find
-from gridsight.data.split import Split, split
+from gridsight.data.split import Split
 from gridsight.measure.calibration import Calibration
 from gridsight.measure.cost import cost
 from gridsight.nn.frontend import FrontEndSettings
@@ -33,12 +33,13 @@ from gridsight.training.budget import recipe_from
 from gridsight.training.overfit import overfits
 from gridsight.training.stopping import Stopped
 from gridsight.verbs._budget import plan_in_time
-from gridsight.verbs._data import decoded, describe_data
+from gridsight.verbs._data import decoded, describe_data, parts_of
 from gridsight.verbs._duplicates import duplicates_across
+from gridsight.verbs._gallery import keep_gallery
 from gridsight.verbs._judge import Judged, Kept, judge, say_result
 from gridsight.verbs._machine import measure, use_threads
 from gridsight.verbs._novelty import learn_known
-from gridsight.verbs._phases import CHOICES, EVALUATION, Answers, Phases, pool
+from gridsight.verbs._phases import EVALUATION, Answers, Phases, pool
 from gridsight.verbs._plan import Known, Plan, arguments, describe_plan, make_plan, plain
 from gridsight.verbs._start import find_start
 from gridsight.verbs.train import TrainSettings
@@ -200,6 +201,8 @@ class _Execution:
         self.folder.resume.unlink(missing_ok=True)
         self.console.emit(summary(result))
         if self.settings.report:
+            if not self.settings.folds:  # whose final network has seen every item
+                keep_gallery(self.folder, self.console)
             write_report(self.folder)
         say_result(result, self.task, self.folder.path, self.console)
         return result
@@ -240,14 +243,7 @@ class _Execution:
             )
 
     def _split(self) -> Split:
-        data, settings = self.data, self.settings
-        if settings.folds:
-            none = np.empty(0, np.int64)
-            rest = "; the published split is not used" if any(data.splits) else ""
-            return Split(np.arange(len(data)), none, none, f"{settings.folds} folds, each tested once{rest}")
-        groups = data.groups if data.spec.group else None
-        published = data.splits if any(data.splits) else None
-        return split(data.strata, groups, published, settings.seed, classes=data.spec.task in CHOICES)
+        return parts_of(self.data, self.settings)
 
     def _keep_plan(self, plan: Mapping[str, Any], stored: Mapping[str, Any] | None) -> None:
         """Write plan.json once; a resumed run must find the same data and the same plan."""

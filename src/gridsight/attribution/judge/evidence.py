@@ -1,6 +1,8 @@
 """Does the map find what moves the answer better than the same map in a wrong place? (`_faithful`)
 
-The share of moved maps that score as well is a p-value, for this item alone.
+The share of moved maps that score as well is a p-value, for this item alone. On planted evidence every method that is
+tagged sound beats all of them nearly always (`benchmarks/bench_verdict.py`); a map whose cells are dealt out anew has
+any p alike, so that nine of ten are red, and most of the others amber.
 """
 
 import torch
@@ -15,19 +17,26 @@ from gridsight.nn.undisturbed import undisturbed
 
 MOVED = 39
 """Maps in wrong places; with as many a map that beats them all has p = 0.025."""
-GREEN, RED = 0.05, 0.2
+GREEN, RED = 0.05, 0.1
 
 
 def evidence(
-    net: nn.Module, x: Tensor, target: Tensor, found: Map, baseline: str | Tensor = "zero", seed: int = 0
+    net: nn.Module,
+    x: Tensor,
+    target: Tensor,
+    found: Map,
+    baseline: str | Tensor = "zero",
+    seed: int = 0,
+    *,
+    sizes: bool = False,
 ) -> list[Check]:
-    """One check an item."""
+    """One check an item; with `sizes` the map's absolute values are ranked, as of a gradient."""
     base, checks = baseline_of(x, baseline), []
     with undisturbed(net):
         most = at_once(net, x)
-        for i, values in enumerate(found.values):
-            if not bool(values.any()):
-                checks.append(Check("evidence", None, "red", "it is empty: it names no evidence at all"))
+        for i, values in enumerate(found.values.abs() if sizes else found.values):
+            if bool(values.amax() == values.amin()):
+                checks.append(Check("evidence", None, "red", "it is flat: it names no evidence at all"))
                 continue
             maps = torch.cat([values[None], moved(values, MOVED, seed)])
             said = faithfulness(net, x[i], base[i], target[i], maps, most)
@@ -42,4 +51,4 @@ def _check(score: float, p: float) -> Check:
         "amber": "what it calls evidence hardly moves the answer more than other places",
         "red": "what it calls evidence moves the answer no more than other places",
     }
-    return Check("evidence", score, colour, f"{told[colour]} (score {score:.2f}, p = {p:.3f})")
+    return Check("evidence", score, colour, f"{told[colour]} (score {score:.2f}, p = {p:.3f})", p)

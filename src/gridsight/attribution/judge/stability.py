@@ -12,9 +12,9 @@ from gridsight.attribution.judge import Check, graded
 from gridsight.attribution.judge.randomised import alike
 from gridsight.core import seed as hashing
 
-NOISE, DRAWS = 0.01, 2
+NOISE = 0.01
 GREEN, RED = 0.3, 0.7
-"""Of 1 minus the correlation."""
+"""Of 1 minus the correlation. Sound methods stay under 0.5 on planted evidence, where gradients change most."""
 
 
 def stability(
@@ -23,13 +23,10 @@ def stability(
     """One check an item."""
     axes = tuple(range(1, x.dim()))
     width = NOISE * (x.amax(axes, keepdim=True) - x.amin(axes, keepdim=True))
-    total = torch.zeros(len(x), dtype=torch.float64)
-    for number in range(DRAWS):
-        row = torch.tensor([number], device=x.device)
-        u = hashing.uniform(seed, 0, row, "stability", x[0].numel()).view(1, *x.shape[1:])
-        other = explainer(net, x + width * (12**0.5 * (u - 0.5)).to(x.dtype), target)
-        total += (1 - alike(found.values, other.values)) / DRAWS
-    return [_check(float(value)) for value in total]
+    row = torch.zeros(1, dtype=torch.int64, device=x.device)
+    u = hashing.uniform(seed, 0, row, "stability", x[0].numel()).view(1, *x.shape[1:])
+    other = explainer(net, x + width * (12**0.5 * (u - 0.5)).to(x.dtype), target)
+    return [_check(1 - float(value)) for value in alike(found.values, other.values)]
 
 
 def _check(value: float) -> Check:

@@ -1,0 +1,136 @@
+"""What every look inside shares: the user's data batch by batch, several layers read in one pass, a layer changed."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+
+from gridsight.core.errors import UsageError, nearest
+from gridsight.measure.layers import STAGE, as_grid
+from gridsight.measure.passes import MOST, outputs_of
+from gridsight.nn.net import Net
+
+Data = Tensor | Iterable[Any]
+"""Items (N, C, *spatial), or batches of them: tensors, or tuples (a loader's, with answers) that start with one."""
+
+
+def batches(data: Data) -> Iterator[Tensor]:
+    """Batches (n, C, *spatial) of one item shape; no item at all is a `UsageError`."""
+    shape: tuple[int, ...] | None = None
+    for given in data.split(MOST) if isinstance(data, Tensor) else data:
+        x = given[0] if isinstance(given, tuple | list) and len(given) else given
+        if not isinstance(x, Tensor) or not x.is_floating_point() or x.dim() < 3:
+            said = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+            raise UsageError(f"a batch is a tensor of floating-point numbers (N, C, *spatial), not {said}")
+        if shape is not None and tuple(x.shape[1:]) != shape:
+            raise UsageError(f"items of one shape: the first batch has {shape}, another {tuple(x.shape[1:])}")
+        if len(x):
+            shape = tuple(x.shape[1:])
+            yield x
+    if shape is None:
+        raise UsageError("there is no data: give at least one item")
+
+
+def one_item(net: nn.Module, item: Tensor) -> Tensor:
+    """An item (C, *spatial) as a batch of one, with as many axes as the convolutions of `net` have."""
+    if not isinstance(item, Tensor) or not item.is_floating_point() or not 2 <= item.dim() <= 4:
+        said = tuple(item.shape) if isinstance(item, Tensor) else type(item).__name__
+        raise UsageError(f"an item is a tensor of floating-point numbers (C, *spatial), not {said}")
+    axes = {len(module.kernel_size) for module in net.modules() if isinstance(module, _ConvNd)}
+    if len(axes) == 1 and item.dim() - 1 not in axes:
+        wanted = "C, " + ", ".join(("depth", "height", "width")[-axes.pop() :])
+        raise UsageError(f"one item ({wanted}), without an axis of items, not {tuple(item.shape)}")
+    return item[None]
+
+
+def known_unit(unit: int, count: int, where: str) -> int:
+    """`unit` itself; beyond the `count` units of `where` a `UsageError`."""
+    if not 0 <= unit < count:
+        raise UsageError(f"unit {unit}: {where} has units 0 to {count - 1}")
+    return unit
+
+
+def find_module(net: nn.Module, name: str) -> nn.Module:
+    """The module called `name`; another name is a `UsageError` with the nearest ones."""
+    modules = dict(net.named_modules())
+    if not name or name not in modules:
+        raise UsageError(f"there is no layer {name!r}; {nearest(name, [each for each in modules if each])}")
+    return modules[name]
+
+
+def read(net: nn.Module, x: Tensor, names: Sequence[str]) -> tuple[Any, dict[str, Tensor]]:
+    """(outputs, what each layer wrote, as a grid where it is one), of one pass; within `undisturbed`."""
+    stages = {name for name in names if isinstance(net, Net) and name.startswith(STAGE)}
+    written: dict[str, Tensor] = {}
+
+    def keeper(name: str) -> Callable[[nn.Module, Any, Any], Any]:
+        def keep(module: nn.Module, given: Any, output: Any) -> Any:
+            if not isinstance(output, Tensor):
+                raise UsageError(f"layer {name!r} gives {type(output).__name__}, not a tensor: take one inside it")
+            written[name] = output
+            return output.clone()  # what comes next may write over it
+
+        return keep
+
+    with ExitStack() as stack:
+        for name in names:
+            if name not in stages:
+                hook = find_module(net, name).register_forward_hook(keeper(name))
+                stack.callback(hook.remove)
+        if stages and isinstance(net, Net):
+            last = x
+            for number, last in enumerate(net.forward_stages(x), 1):
+                if f"{STAGE}{number}" in stages:
+                    written[f"{STAGE}{number}"] = last.clone()
+            outputs: Any = net.forward_head(last)
+        else:
+            outputs = net(x)
+    for name in names:
+        if name not in written:
+            known = [each for each, _ in net.named_modules() if each] if name not in stages else sorted(written)
+            raise UsageError(f"layer {name!r} does not run; {nearest(name, known, otherwise='take another')}")
+    return outputs, {name: as_grid(net, written[name]) for name in names}
+
+
+@torch.no_grad()
+def answer(net: nn.Module, x: Tensor, name: str, shift: Callable[[Tensor], Tensor]) -> Tensor:
+    """The outputs (N, K) of x when `shift(grid)`, of its shape, is added to what a layer wrote; in `undisturbed`."""
+    if isinstance(net, Net) and name.startswith(STAGE):
+        last = x
+        for number, last in enumerate(net.forward_stages(x), 1):
+            if number == int(name.removeprefix(STAGE)):
+                last.copy_(_shifted(net, last, shift))  # the network goes on with this very tensor
+        return net.forward_head(last)
+    module, runs, run = find_module(net, name), 0, 0
+
+    def count(*given: Any) -> None:
+        nonlocal runs
+        runs += 1
+
+    def change(module: nn.Module, given: Any, output: Tensor) -> Tensor:
+        nonlocal run
+        run += 1
+        return _shifted(net, output, shift) if run == runs else output
+
+    hook = module.register_forward_hook(count)
+    try:
+        net(x[:1])
+    finally:
+        hook.remove()
+    hook = module.register_forward_hook(change)
+    try:
+        return outputs_of(net, x)
+    finally:
+        hook.remove()
+
+
+def _shifted(net: nn.Module, written: Tensor, shift: Callable[[Tensor], Tensor]) -> Tensor:
+    """Where a layer writes tokens, the gradient of the turn into a grid takes each cell back to its token."""
+    with torch.enable_grad():
+        own = written.detach().clone().requires_grad_()
+        grid = as_grid(net, own)
+        (moved,) = torch.autograd.grad(grid, own, shift(grid.detach()).to(grid))
+    return written + moved
