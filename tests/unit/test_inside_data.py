@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gridsight.core import seed as hashing
 from gridsight.core.errors import UsageError
-from gridsight.inside.dream import dream
+from gridsight.inside.dream import dream, survey
 from gridsight.inside.patches import top_patches
 from gridsight.inside.receptive import box, effective
 from gridsight.models import create
@@ -154,6 +154,21 @@ def test_dreams_reach_what_one_item_of_a_thousand_does(ndim: int, layer: str | N
     again = dream(net, layer, unit, x, how=how, steps=48)
     assert torch.equal(again.x, found.x) and again.curve == found.curve
     assert not torch.equal(dream(net, layer, unit, x, how=how, steps=48, seed=1).x, found.x)
+
+
+def test_a_unit_that_says_nothing_of_noise_is_dreamt_from_its_best_item() -> None:
+    net, x = nn.Sequential(_net(1)[0], nn.ReLU()), _x(1, 50)
+    with torch.no_grad():
+        top = net[0](x)[:, 3].flatten().sort(descending=True).values
+        net[0].bias[3] -= top[4]  # five cells of all are above 0
+    found = dream(net, "1", 3, x, steps=30, how="max")
+    assert found.reached and found.figure >= float(top[0] - top[4]) and found.origin == "the best real item"
+    many = survey(net, "1", [0, 3], x.split(9), "max")
+    again = dream(net, "1", 3, many, steps=30, how="max")
+    assert torch.equal(again.x, found.x) and np.allclose(again.real, found.real)
+    assert torch.equal(many.best[1], x[int(found.real.argmax())])
+    with pytest.raises(UsageError, match="the survey is of max of units"):
+        dream(net, "1", 2, many, how="max")
 
 
 def test_dreams_start_from_an_item_and_run_without_data() -> None:

@@ -24,7 +24,12 @@ from gridsight.measure.layers import layers
 from gridsight.models import create
 
 SPATIAL = {1: (96,), 2: (20, 20), 3: (8, 8, 8)}
-CHEAP: dict[str, dict[str, int]] = {"lime": {"samples": 128}, "shapley": {"count": 8}, "smooth_grad": {"samples": 8}}
+CHEAP: dict[str, dict[str, int]] = {
+    "lime": {"samples": 128},
+    "shapley": {"count": 8},
+    "smooth_grad": {"samples": 8},
+    "integrated_gradients": {"steps": 8, "most": 64},
+}
 SIGNED = ("cam", "deeplift", "grad_cam", "input_x_gradient", "integrated_gradients", "occlusion", "shapley")
 
 
@@ -92,7 +97,7 @@ def test_small_networks_learn_them(ndim: int, seed: int) -> None:
         assert float((net(x).argmax(1) == y).float().mean()) > 0.97
 
 
-@pytest.mark.parametrize("name", [*SIGNED, "gradient", "smooth_grad", "lime"])
+@pytest.mark.parametrize("name", [*SIGNED, "layer_cam", "lime"])
 @pytest.mark.parametrize(("ndim", "seed"), [(1, 0), (1, 1), (2, 0), (3, 0)])
 def test_sound_methods_are_not_red(name: str, ndim: int, seed: int) -> None:
     assert EXPLAINERS.get(name).tags["sound"]
@@ -100,6 +105,19 @@ def test_sound_methods_are_not_red(name: str, ndim: int, seed: int) -> None:
     explainer = EXPLAINERS.create(name, **CHEAP.get(name, {}))
     colours = [verdict.colour for verdict in judge(net, x, y, explainer, explainer(net, x, y))]
     assert "red" not in colours
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_at_most_three_of_two_hundred_maps_are_red() -> None:
+    names = [entry.name for entry in EXPLAINERS.entries() if entry.tags["sound"] and entry.tags["needs"] != "passes"]
+    red = dict.fromkeys([*names, "occlusion"], 0)
+    for seed in range(20):
+        net, (x, y, _) = _trained(1, seed), planted(1, 10, 3000 + seed, SPATIAL[1])
+        for name in red:
+            own = EXPLAINERS.create(name)
+            red[name] += sum(verdict.colour == "red" for verdict in judge(net, x, y, own, own(net, x, y), seed=seed))
+    assert max(red.values()) <= 3, red
 
 
 @pytest.mark.parametrize(("ndim", "seed"), [(1, 0), (1, 1), (2, 0), (3, 0)])
@@ -136,22 +154,26 @@ class Broken:
             return attribute(shuffled(_trained(x.dim() - 2), 3), x, "guided_backprop", target)
         values = attribute(net, x, "input_x_gradient", target).values
         if self.how == "dealt out anew":
-            order = torch.randperm(values[0].numel(), generator=torch.Generator().manual_seed(4))
-            return Map(values=values.flatten(1)[:, order].view(values.shape))
+            numbers = torch.Generator().manual_seed(4)
+            orders = torch.stack([torch.randperm(values[0].numel(), generator=numbers) for _ in x])
+            return Map(values=values.flatten(1).gather(1, orders).view(values.shape))
         assert self.how == "moved"
         return Map(values=values.roll([n // 2 for n in values.shape[1:]], tuple(range(1, values.dim()))))
 
 
-@pytest.mark.parametrize(
-    "how", ["other class", "edges", "constant", "input", "guided, shuffled weights", "dealt out anew", "moved"]
-)
+@pytest.mark.parametrize("how", ["other class", "edges", "constant", "input", "guided, shuffled weights", "moved"])
 @pytest.mark.parametrize("ndim", [1, 2, 3])
 def test_broken_explainers_are_red(how: str, ndim: int) -> None:
     net, (x, y, _) = _trained(ndim), planted(ndim, 4, 60, SPATIAL[ndim])
     own = Broken(how)
-    colours = [verdict.colour for verdict in judge(net, x, y, own, own(net, x, y))]
-    # a map that is dealt out anew may be better than nine of ten by luck
-    assert colours.count("red") >= (3 if how == "dealt out anew" else 4), colours
+    assert [verdict.colour for verdict in judge(net, x, y, own, own(net, x, y))] == ["red"] * 4
+
+
+@pytest.mark.parametrize("ndim", [1, 2, 3])
+def test_maps_that_are_dealt_out_anew_are_red_but_for_luck(ndim: int) -> None:
+    net, (x, y, _) = _trained(ndim), planted(ndim, 10, 60, SPATIAL[ndim])
+    colours = [check.colour for check in evidence(net, x, y, Broken("dealt out anew")(net, x, y))]
+    assert colours.count("red") >= 7, colours
 
 
 def test_a_map_of_another_network_is_not_green() -> None:
@@ -182,13 +204,15 @@ def test_completeness_reads_the_residual() -> None:
 
 def test_evidence_against_a_loop_and_its_controls() -> None:
     weight = torch.zeros(1, 16)
-    weight[0, 3:7] = torch.tensor([1.0, 2.0, 3.0, 1.0])
+    weight[0, 3:7] = torch.tensor([1.0, 2.0, 4.0, 1.5])
     net, x = _linear(weight), torch.ones(1, 1, 16)
     terms = weight * x[:, 0]
     (check,) = evidence(net, x, ONE, Map(values=terms))
-    # by hand: the answer is the sum of the terms that are shown
-    best, shares = terms[0].sort(descending=True).values, [(k + 0.5) / 8 for k in range(8)]
-    expected = sum(float(best[: round(s * 16)].sum() - best.flip(0)[: round(s * 16)].sum()) for s in shares) / 8 / 7
+    # by hand: the answer is the sum of the terms that are shown, in the order of the mean of each and its neighbours
+    near = [float(terms[0, max(0, i - 1) : i + 2].mean()) for i in range(16)]
+    order = sorted(range(16), key=lambda i: -near[i])
+    best, shares = [float(terms[0, i]) for i in order], [round((k + 0.5) / 8 * 16) for k in range(8)]
+    expected = sum(sum(best[:n]) - sum(best[16 - n :]) for n in shares) / 8 / 8.5
     assert check.value == pytest.approx(expected, abs=1e-6)
     assert check.colour == "green" and check.p == pytest.approx(1 / 40)
     (check,) = evidence(net, x, ONE, Map(values=-terms))

@@ -12,7 +12,7 @@ from gridsight.core.errors import UsageError, nearest
 BASELINES = ("zero", "mean", "blur")
 
 BLUR = 0.125
-"""Width of each of the three box filters of "blur", as a share of the axis: together nearly a Gaussian."""
+"""Width of a box filter, as a share of the axis; the three of "blur" are together nearly a Gaussian."""
 
 
 def baseline_of(x: Tensor, kind: str | Tensor) -> Tensor:
@@ -32,16 +32,17 @@ def baseline_of(x: Tensor, kind: str | Tensor) -> Tensor:
     if kind == "mean":
         return x.mean(tuple(range(2, x.dim())), keepdim=True).expand_as(x)
     if kind == "blur":
-        return _blurred(x)
+        return blurred(x, 3)
     raise UsageError(f"there is no baseline {kind!r}; {nearest(str(kind), BASELINES)}")
 
 
-def _blurred(x: Tensor) -> Tensor:
+def blurred(x: Tensor, times: int, share: float = BLUR) -> Tensor:
+    """x (N, C, *spatial) after a box filter of a `share` of each axis, `times` times."""
     for axis in range(2, x.dim()):
-        side = 2 * max(1, round(BLUR * x.shape[axis] / 2)) + 1
+        side = 2 * max(1, round(share * x.shape[axis] / 2)) + 1
         moved = x.movedim(axis, -1)
         rows = moved.reshape(-1, 1, moved.shape[-1])
-        for _ in range(3):
+        for _ in range(times):
             rows = avg_pool1d(rows, side, 1, side // 2, count_include_pad=False)
         x = rows.view(moved.shape).movedim(-1, axis)
     return x

@@ -40,7 +40,8 @@ def faithfulness(
 
     said = masked_scores(net, item, base, len(maps) * 2 * steps, keep, target, most).view(len(maps), steps, 2)
     ends = masked_scores(net, item, base, 2, lambda rows: _ends(item)[rows], target, most)
-    gap = (ends[1] - ends[0]).abs().clamp(min=1e-12) * (ends[1] - ends[0]).sign()
+    change = ends[1] - ends[0]
+    gap = change.abs().clamp(min=1e-12).copysign(change)  # an item that is its baseline scores 0, not NaN
     return (said[..., 0] - said[..., 1]).mean(1) / gap
 
 

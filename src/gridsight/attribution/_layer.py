@@ -1,7 +1,9 @@
 """Methods that read a layer: its activations, their gradients, and which layer to read where none is named.
 
-Which layer is best depends on the network and on the data, so it is measured: of each size of grid the last layer is
-tried, and the one whose maps are most faithful (`_faithful`) is taken. Notes say which were tried and how they scored.
+Which layer is best depends on the network, the data and the item, so it is measured: of each size of grid the last
+layer is tried, and the one whose maps are most faithful (`_faithful`) is taken. Notes say which were tried and how they
+scored; the best of several is a little better than it is. A batch has one layer, which is compared on its first items:
+items that are asked about one by one get one each. Whoever knows the layer names it, and pays for one pass.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +26,9 @@ TRIED = 4
 """Items of a batch on which layers are compared."""
 SHARES = 3
 """Shares of the cells at which they are: a rank needs fewer than a figure (measured: as good a choice as with 8)."""
+
+LOOKS = 2
+"""Items that go through the network to find its layers."""
 
 Weigh = Callable[[Tensor, Tensor], Tensor]
 """(activations (N, C, *cells), their gradients) -> a map (N, *cells)."""
@@ -64,14 +69,15 @@ def most_faithful(
     if not found:
         raise UsageError(f"{type(net).__name__} has no layer of more than one cell with a part in the answer")
     if len(found) == 1:
-        return found[0][0].name, {}, len(some)
+        return found[0][0].name, {}, LOOKS + len(some)
     maps = torch.stack([place(grid, layer.field, shape[1:]) for layer, grid in found], 1)
     base = baseline_of(some, "zero")
     each = [faithfulness(net, some[i], base[i], own[i], maps[i], most, SHARES) for i in range(len(some))]
     # the median: of an item whose answer hardly differs from the baseline's the score is nearly a quotient by zero
     said = torch.stack(each).median(0).values
     scores = {layer.name: float(score) for (layer, _), score in zip(found, said, strict=True)}
-    return max(scores, key=scores.__getitem__), scores, len(some) * (3 + 2 * SHARES * len(found))
+    # of equals the last, which the sources take
+    return max(reversed(scores), key=scores.__getitem__), scores, LOOKS + len(some) * (3 + 2 * SHARES * len(found))
 
 
 def candidates(net: nn.Module, shape: tuple[int, ...]) -> list[Layer]:
@@ -111,7 +117,9 @@ def _read(
         )
 
     maps = in_turn(ask, x, target, most)
-    return [(None if i in unused else grid, fields[name]) for i, (grid, name) in enumerate(zip(maps, names, strict=True))]
+    return [
+        (None if i in unused else grid, fields[name]) for i, (grid, name) in enumerate(zip(maps, names, strict=True))
+    ]
 
 
 def _run_and_trace(

@@ -89,7 +89,8 @@ class _Grids(TorchDispatchMode):
     def __init__(self, rank: int, keep: Callable[[int, Tensor], Any]) -> None:
         super().__init__()
         self.rank, self.keep = rank, keep
-        self.count, self.kept, self.last = 0, dict[int, Any](), None
+        self.count, self.kept = 0, dict[int, Any]()
+        self.last: Tensor | None = None
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
@@ -128,7 +129,7 @@ def _end(net: nn.Module, x: Tensor) -> _End:
         outputs = outputs_of(net, tracer.watch(x))
     flat = False
     for number, (mean, field, cells) in reversed(grids.kept.items()):
-        heads = [None] if _same(mean, outputs) else []
+        heads: list[nn.Linear | None] = [None] if _same(mean, outputs) else []
         heads += [head for head, read, said in given if _same(mean, read) and _same(said, outputs)]
         if heads and cells > 1:
             return _End(number, names.get(number, BEFORE), field, heads[0])

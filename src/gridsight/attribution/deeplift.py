@@ -1,7 +1,8 @@
 """DeepLift by the rescale rule: how far each cell's difference from a baseline carried the answer's.
 
 Shrikumar, Greenside and Kundaje, arXiv:1704.02685, section 3.5.1. The evidence of all cells adds up to
-f(x) - f(baseline). Differs: multipliers belong to function calls, not to modules (`_rescale`).
+f(x) - f(baseline). Differs: multipliers belong to function calls, not to modules; products, attention, norms over an
+item and recurrent layers have theirs, too (`_rescale`).
 """
 
 from dataclasses import dataclass

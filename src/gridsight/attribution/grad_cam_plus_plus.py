@@ -17,7 +17,8 @@ from gridsight.attribution._layer import layer_map
     complete=False,
     linear="",
     nonlinear="it reads a layer with a grid, and a linear network has none",
-    sound=True,
+    sound=False,
+    unsound="its weights are never below 0: it shows where a layer is active, nearly so with shuffled weights too",
     source="Chattopadhay et al., arXiv:1710.11063",
 )
 @dataclass(frozen=True)

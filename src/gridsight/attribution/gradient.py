@@ -19,7 +19,8 @@ from gridsight.nn.undisturbed import undisturbed
     needs="gradient",
     complete=False,
     linear="weights",
-    sound=True,
+    sound=False,
+    unsound="says where the answer is sensitive, which need not be where its evidence lies",
     source="Simonyan et al., arXiv:1312.6034",
 )
 @dataclass(frozen=True)

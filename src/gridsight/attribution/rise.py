@@ -56,7 +56,7 @@ class RISE:
                 for i in range(len(x)):
                     said = masked_scores(net, x[i], base[i], len(both), both.__getitem__, target[i], most)
                     maps[i] += torch.tensordot(said[0::2] - said[1::2], sign, 1)
-        return Map(values=(maps / power / 2).to(x.dtype), passes=self.samples * len(x))
+        return Map(values=(maps / power.clamp(min=1e-12) / 2).to(x.dtype), passes=self.samples * len(x))
 
     def _masks(self, first: int, last: int, spatial: tuple[int, ...], x: Tensor) -> Tensor:
         """Masks `first` to `last`, (last - first, *spatial) from 0 to 1: random cells, enlarged and moved."""

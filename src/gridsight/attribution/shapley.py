@@ -8,8 +8,8 @@ nothing to those that never matter (Shapley 1953; of predictions: Lundberg and L
   section 4.1); every pair of orders adds up to the whole, and their spread gives the intervals. Without bias.
 - "kernel": random sets and their complements, no set twice and every size as often (Musco and Witter,
   arXiv:2410.01917), through which a smooth function is laid whose own values are exact; so are its intervals
-  (`_smooth`). Differs from KernelSHAP by the higher orders of that function: on trained networks 16 regions take
-  7 to 60 times fewer passes than random orders for the same error.
+  (`_smooth`). Differs from KernelSHAP by the higher orders of that function: on trained networks of digits and series
+  16 regions have with 1,024 passes a quarter to an eighth of the error of random orders.
 
 Both stop when the largest interval is within `tolerance`, or `samples` passes are spent. Sums are in float64.
 """
@@ -56,7 +56,8 @@ class Shapley:
     """Evidence of about `count` regions. `samples`: passes an item at most; "auto" is exact where these suffice, else
     "kernel".
 
-    `tolerance` is half an interval over the sum of all parts' sizes.
+    `tolerance` is half an interval over the sum of all parts' sizes. By default the values of trained networks of
+    digits, all together, are 3 to 4 % of their size off after 370 (8x8 cells) and 585 passes (28x28).
     """
 
     regions: str | Tensor = "grid"

@@ -23,7 +23,8 @@ from gridsight.nn.undisturbed import undisturbed
     needs="gradient",
     complete=False,
     linear="weights",
-    sound=True,
+    sound=False,
+    unsound="says where the answer is sensitive, which need not be where its evidence lies, unless times the input",
     source="Smilkov et al., arXiv:1706.03825",
 )
 @dataclass(frozen=True)

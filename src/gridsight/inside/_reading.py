@@ -10,21 +10,23 @@ from torch.nn.modules.conv import _ConvNd
 
 from gridsight.core.errors import UsageError, nearest
 from gridsight.measure.layers import STAGE, as_grid
-from gridsight.measure.passes import MOST, outputs_of
+from gridsight.measure.passes import at_once, outputs_of
 from gridsight.nn.net import Net
+from gridsight.nn.undisturbed import undisturbed
 
 Data = Tensor | Iterable[Any]
 """Items (N, C, *spatial), or batches of them: tensors, or tuples (a loader's, with answers) that start with one."""
 
 
-def batches(data: Data) -> Iterator[Tensor]:
-    """Batches (n, C, *spatial) of one item shape; no item at all is a `UsageError`."""
-    shape: tuple[int, ...] | None = None
-    for given in data.split(MOST) if isinstance(data, Tensor) else data:
-        x = given[0] if isinstance(given, tuple | list) and len(given) else given
-        if not isinstance(x, Tensor) or not x.is_floating_point() or x.dim() < 3:
-            said = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
-            raise UsageError(f"a batch is a tensor of floating-point numbers (N, C, *spatial), not {said}")
+def batches(net: nn.Module, data: Data) -> Iterator[Tensor]:
+    """Batches (n, C, *spatial) of one item shape, as `net` takes them; no item at all is a `UsageError`."""
+    shape, axes = None, _axes(net)
+    parts: Iterable[Any] = data
+    if isinstance(data, Tensor):
+        with undisturbed(net):
+            parts = data.split(at_once(net, _checked(data, axes))) if len(data) else []
+    for given in parts:
+        x = _checked(given[0] if isinstance(given, tuple | list) and len(given) else given, axes)
         if shape is not None and tuple(x.shape[1:]) != shape:
             raise UsageError(f"items of one shape: the first batch has {shape}, another {tuple(x.shape[1:])}")
         if len(x):
@@ -34,16 +36,34 @@ def batches(data: Data) -> Iterator[Tensor]:
         raise UsageError("there is no data: give at least one item")
 
 
+def _checked(x: Any, axes: int | None) -> Tensor:
+    if not isinstance(x, Tensor) or not x.is_floating_point() or x.dim() < 3:
+        said = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+        raise UsageError(f"a batch is a tensor of floating-point numbers (N, C, *spatial), not {said}")
+    if axes is not None and x.dim() - 2 != axes:
+        raise UsageError(f"a batch (N, {_shape(axes)}), not {tuple(x.shape)}")
+    return x
+
+
 def one_item(net: nn.Module, item: Tensor) -> Tensor:
     """An item (C, *spatial) as a batch of one, with as many axes as the convolutions of `net` have."""
     if not isinstance(item, Tensor) or not item.is_floating_point() or not 2 <= item.dim() <= 4:
         said = tuple(item.shape) if isinstance(item, Tensor) else type(item).__name__
         raise UsageError(f"an item is a tensor of floating-point numbers (C, *spatial), not {said}")
-    axes = {len(module.kernel_size) for module in net.modules() if isinstance(module, _ConvNd)}
-    if len(axes) == 1 and item.dim() - 1 not in axes:
-        wanted = "C, " + ", ".join(("depth", "height", "width")[-axes.pop() :])
-        raise UsageError(f"one item ({wanted}), without an axis of items, not {tuple(item.shape)}")
+    axes = _axes(net)
+    if axes is not None and item.dim() - 1 != axes:
+        raise UsageError(f"one item ({_shape(axes)}), without an axis of items, not {tuple(item.shape)}")
     return item[None]
+
+
+def _axes(net: nn.Module) -> int | None:
+    """How many axes the convolutions of a network have; None where they do not agree, or there are none."""
+    found = {len(module.kernel_size) for module in net.modules() if isinstance(module, _ConvNd)}
+    return found.pop() if len(found) == 1 else None
+
+
+def _shape(axes: int) -> str:
+    return "C, length" if axes == 1 else "C, " + ", ".join(("depth", "height", "width")[-axes:])
 
 
 def known_unit(unit: int, count: int, where: str) -> int:
@@ -92,7 +112,7 @@ def read(net: nn.Module, x: Tensor, names: Sequence[str]) -> tuple[Any, dict[str
         if name not in written:
             known = [each for each, _ in net.named_modules() if each] if name not in stages else sorted(written)
             raise UsageError(f"layer {name!r} does not run; {nearest(name, known, otherwise='take another')}")
-    return outputs, {name: as_grid(net, written[name]) for name in names}
+    return outputs, {name: as_grid(net, written[name], name) for name in names}
 
 
 @torch.no_grad()
@@ -100,9 +120,9 @@ def answer(net: nn.Module, x: Tensor, name: str, shift: Callable[[Tensor], Tenso
     """The outputs (N, K) of x when `shift(grid)`, of its shape, is added to what a layer wrote; in `undisturbed`."""
     if isinstance(net, Net) and name.startswith(STAGE):
         last = x
-        for number, last in enumerate(net.forward_stages(x), 1):
+        for number, last in enumerate(net.forward_stages(x.clone()), 1):
             if number == int(name.removeprefix(STAGE)):
-                last.copy_(_shifted(net, last, shift))  # the network goes on with this very tensor
+                last.copy_(_shifted(net, last, name, shift))  # the network goes on with this very tensor
         return net.forward_head(last)
     module, runs, run = find_module(net, name), 0, 0
 
@@ -113,7 +133,7 @@ def answer(net: nn.Module, x: Tensor, name: str, shift: Callable[[Tensor], Tenso
     def change(module: nn.Module, given: Any, output: Tensor) -> Tensor:
         nonlocal run
         run += 1
-        return _shifted(net, output, shift) if run == runs else output
+        return _shifted(net, output, name, shift) if run == runs else output
 
     hook = module.register_forward_hook(count)
     try:
@@ -127,10 +147,10 @@ def answer(net: nn.Module, x: Tensor, name: str, shift: Callable[[Tensor], Tenso
         hook.remove()
 
 
-def _shifted(net: nn.Module, written: Tensor, shift: Callable[[Tensor], Tensor]) -> Tensor:
+def _shifted(net: nn.Module, written: Tensor, name: str, shift: Callable[[Tensor], Tensor]) -> Tensor:
     """Where a layer writes tokens, the gradient of the turn into a grid takes each cell back to its token."""
     with torch.enable_grad():
         own = written.detach().clone().requires_grad_()
-        grid = as_grid(net, own)
+        grid = as_grid(net, own, name)
         (moved,) = torch.autograd.grad(grid, own, shift(grid.detach()).to(grid))
     return written + moved

@@ -31,7 +31,7 @@ from gridsight.nn.undisturbed import undisturbed
 
 ROWS = 16384
 """Cells that are factorised, as many of each item."""
-SWEEPS = 60
+SWEEPS = 200
 """Of coordinate descent, for how much of each concept a cell holds."""
 RESAMPLES = 1000
 ALIKE = 0.9
@@ -68,7 +68,10 @@ class Concepts:
 
     @property
     def beyond(self) -> NDArray[np.bool_]:
-        """(k, K): where the effect is not 0 by its interval, and no luck at 5 %; so it takes 19 directions at least."""
+        """(k, K): where the effect is not 0 by its interval and no luck at 5 %, which takes 19 directions at least.
+
+        Of k x K figures that mean nothing, still one in twenty is here.
+        """
         return ((self.low > 0) | (self.high < 0)) & (self.luck <= 0.05)
 
 
@@ -89,18 +92,21 @@ def find_concepts(
     """
     if (k is not None and k < 1) or controls < 1 or patches < 1:
         raise UsageError("concepts take k, controls and patches of at least 1")
-    x, numbers = _drawn(data, items, seed)
+    x, numbers = _drawn(net, data, items, seed)
     if len(x) < 2:
         raise UsageError("concepts take at least 2 items")
     with undisturbed(net), torch.no_grad():
         layer, most = find_layer(net, tuple(x.shape[1:]), name), at_once(net, x)
-        k = min(8, layer.shape[0]) if k is None else k
-        if k > layer.shape[0]:
+        if k is not None and k > layer.shape[0]:
             raise UsageError(f"{name} has {layer.shape[0]} channels: it cannot be made of {k} concepts")
-        grids = torch.cat([as_grid(net, run_through(net, part, name)[1]) for part in x.split(most)])
+        grids = torch.cat([as_grid(net, run_through(net, part, name)[1], name) for part in x.split(most)])
         rows = _rows(grids, seed)
         below = float(rows.clamp(max=0).double().square().sum() / rows.double().square().sum().clamp(min=1e-300))
-        basis = _factorised(rows.clamp(min=0), k, seed, name).to(grids)
+        wanted = min(8, layer.shape[0]) if k is None else k
+        basis = _factorised(rows.clamp(min=0), wanted, seed, name).to(grids)
+        if k is not None and len(basis) < k:
+            raise UsageError(f"layer {name!r} is made of {len(basis)} concepts, not {k}")
+        k = len(basis)
         held = _held(grids, basis)
         share = held.double().square().movedim(1, 0).flatten(1).sum(1)
         order = share.argsort(descending=True, stable=True)
@@ -134,7 +140,7 @@ def concept_maps(net: nn.Module, x: Tensor, found: Concepts) -> Tensor:
     """
     with undisturbed(net), torch.no_grad():
         parts = x.split(at_once(net, x))
-        grids = torch.cat([as_grid(net, run_through(net, part, found.layer)[1]) for part in parts])
+        grids = torch.cat([as_grid(net, run_through(net, part, found.layer)[1], found.layer) for part in parts])
         return _held(grids, found.basis.to(grids))
 
 
@@ -145,18 +151,18 @@ def _top(
     again = isinstance(data, Tensor) or iter(data) is not data
     best = Best(layer, len(basis), patches, drawn[0])
     most = at_once(net, drawn)
-    for x in batches(data if again else drawn):
+    for x in batches(net, data if again else drawn):
         for part in x.split(most):
-            best.add(part, _held(as_grid(net, run_through(net, part, layer.name)[1]), basis))
+            best.add(part, _held(as_grid(net, run_through(net, part, layer.name)[1], layer.name), basis))
     found = best.result(range(len(basis)), tuple(drawn.shape[2:]))
     return found if again else replace(found, items=numbers[found.items])
 
 
-def _drawn(data: Data, items: int, seed: int) -> tuple[Tensor, NDArray[np.int64]]:
+def _drawn(net: nn.Module, data: Data, items: int, seed: int) -> tuple[Tensor, NDArray[np.int64]]:
     """At most `items` items, each as likely as any, and their numbers in the order of the data."""
     kept: list[tuple[float, int, Tensor]] = []
     count = 0
-    for x in batches(data):
+    for x in batches(net, data):
         drawn = hashing.uniform(seed, 0, torch.arange(count, count + len(x)), "concepts", 2).double()
         for i, key in enumerate((drawn[:, 0] + drawn[:, 1] / (1 << 24)).tolist()):
             if len(kept) < items:
@@ -178,7 +184,7 @@ def _rows(grids: Tensor, seed: int) -> Tensor:
 
 
 def _factorised(rows: Tensor, k: int, seed: int, name: str) -> Tensor:
-    """(k, C), rows of length 1."""
+    """(k, C), rows of length 1; fewer where there is no more to explain."""
     from sklearn.decomposition import NMF
     from sklearn.exceptions import ConvergenceWarning
 
@@ -191,21 +197,23 @@ def _factorised(rows: Tensor, k: int, seed: int, name: str) -> Tensor:
         warnings.simplefilter("ignore", ConvergenceWarning)  # how good it is `explained` says
         basis = method.fit(values / values.max()).components_
     lengths = np.linalg.norm(basis, axis=1)
-    if (lengths == 0).any():
-        raise UsageError(f"layer {name!r} is made of {int((lengths > 0).sum())} concepts, not {k}")
-    return torch.from_numpy(basis / lengths[:, None])
+    return torch.from_numpy(basis[lengths > 0] / lengths[lengths > 0, None])
 
 
 def _held(grids: Tensor, basis: Tensor) -> Tensor:
     """U for grids (N, C, *cells): (N, k, *cells), the nearest that is nowhere below 0 (coordinate descent)."""
-    towards = torch.einsum("nc...,kc->nk...", grids.clamp(min=0), basis)
+    towards = torch.einsum("nc...,kc->kn...", grids.clamp(min=0), basis).flatten(1)
     alike = basis @ basis.T
-    held = towards.clamp(min=0) / len(basis)
+    held, enough = torch.zeros_like(towards), 1e-5 * towards.abs().max()
     for _ in range(SWEEPS):
+        moved = torch.zeros((), dtype=towards.dtype, device=towards.device)
         for j in range(len(basis)):
-            rest = torch.einsum("nk...,k->n...", held, alike[j])
-            held[:, j] = (held[:, j] + (towards[:, j] - rest) / alike[j, j]).clamp(min=0)
-    return held
+            own = (held[j] + (towards[j] - alike[j] @ held) / alike[j, j]).clamp(min=0)
+            moved = torch.maximum(moved, (own - held[j]).abs().max())
+            held[j] = own
+        if moved <= enough:
+            break
+    return held.view(len(basis), len(grids), *grids.shape[2:]).transpose(0, 1).contiguous()
 
 
 def _effects(

@@ -90,7 +90,7 @@ def survey(net: nn.Module, layer: str | None, units: Sequence[int], data: Data, 
     figures: list[Tensor] = []
     low = high = best = top = None
     with undisturbed(net), torch.no_grad():
-        for x in batches(data):
+        for x in batches(net, data):
             if low is None:
                 ask, most = _asker(net, layer, units, how, x[0]), at_once(net, x)
             said = torch.cat([ask(part) for part in x.split(most)])
@@ -190,7 +190,7 @@ def _asker(
     def ask(x: Tensor) -> Tensor:
         if layer is None:
             return outputs_of(net, x)[:, which]
-        said = as_grid(net, run_through(net, x, layer)[1])[:, which].flatten(2)
+        said = as_grid(net, run_through(net, x, layer)[1], layer)[:, which].flatten(2)
         return said.mean(2) if how == "mean" else said.amax(2)
 
     return ask

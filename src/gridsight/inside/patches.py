@@ -7,6 +7,7 @@ values the earlier item stays. Data stream by: at most units x k patches are kep
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import overload
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from gridsight.core.errors import UsageError
 from gridsight.inside._reading import Data, batches, known_unit
 from gridsight.inside.receptive import box
 from gridsight.measure.layers import Layer, as_grid, cut, find_layer, run_through
+from gridsight.nn.geometry import Field
 from gridsight.nn.memory import SHARE, free_memory
 from gridsight.nn.undisturbed import undisturbed
 
@@ -35,7 +37,7 @@ class Patches:
     values: NDArray[np.float32]
     items: NDArray[np.int64]
     cells: NDArray[np.int64]
-    rows: tuple[tuple[Tensor, ...], ...]
+    rows: tuple[Sequence[Tensor], ...]
     seen: Layer
     spatial: tuple[int, ...]
     n: int
@@ -43,6 +45,28 @@ class Patches:
     def box(self, row: int, rank: int) -> tuple[tuple[int, int], ...]:
         """(first, behind the last) cell of the item, an axis each, that a patch is; it may lie beyond the item."""
         return box(self.seen.field, self.cells[row, rank].tolist(), self.spatial)
+
+
+class Row(Sequence[Tensor]):
+    """The patches of a unit; `kept` are patches, or items that are cut when asked for, at `cells`.
+
+    A field that is larger than the item makes patches that are mostly border: too large to keep all of them.
+    """
+
+    def __init__(self, kept: list[Tensor], field: Field, cells: list[list[int]] | None) -> None:
+        self.kept, self.field, self.cells = kept, field, cells
+
+    def __len__(self) -> int:
+        return len(self.kept)
+
+    @overload
+    def __getitem__(self, rank: int) -> Tensor: ...
+    @overload
+    def __getitem__(self, rank: slice) -> list[Tensor]: ...
+    def __getitem__(self, rank: int | slice) -> Tensor | list[Tensor]:
+        if isinstance(rank, slice):
+            return [self[i] for i in range(*rank.indices(len(self)))]
+        return self.kept[rank] if self.cells is None else cut(self.kept[rank], self.field, self.cells[rank])
 
 
 class Best:
@@ -97,9 +121,7 @@ class Best:
     def result(self, units: Sequence[int], spatial: tuple[int, ...]) -> Patches:
         cells = np.stack(np.unravel_index(self.cell.numpy(), self.layer.shape[1:]), -1)
         rows = tuple(
-            tuple(
-                cut(each, self.layer.field, where) if self.whole else each for each, where in zip(row, at, strict=True)
-            )
+            Row(row, self.layer.field, at if self.whole else None)
             for row, at in zip(self.kept, cells.tolist(), strict=True)
         )
         return Patches(
@@ -130,7 +152,7 @@ def top_patches(net: nn.Module, data: Data, name: str, units: Sequence[int] | No
     spatial: tuple[int, ...] = ()
     chosen: list[int] = []
     with undisturbed(net), torch.no_grad():
-        for x in batches(data):
+        for x in batches(net, data):
             if best is None:
                 spatial = tuple(x.shape[2:])
                 layer = find_layer(net, tuple(x.shape[1:]), name)
@@ -140,7 +162,7 @@ def top_patches(net: nn.Module, data: Data, name: str, units: Sequence[int] | No
                 for unit in chosen:
                     known_unit(unit, layer.shape[0], name)
                 best = Best(layer, len(chosen), k, x[0])
-            grid = as_grid(net, run_through(net, x, name)[1])
+            grid = as_grid(net, run_through(net, x, name)[1], name)
             best.add(x, grid[:, chosen])
     assert best is not None
     return best.result(chosen, spatial)

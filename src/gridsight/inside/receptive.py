@@ -59,7 +59,7 @@ def effective(
     """The effective receptive field of one cell (default: the middle) of a layer; `unit` None: of all its channels."""
     total, count, layer = torch.zeros(()), 0, None
     with undisturbed(net):
-        for part in batches(data):
+        for part in batches(net, data):
             if layer is None:
                 layer = find_layer(net, tuple(part.shape[1:]), name)
                 cells = layer.shape[1:]
@@ -70,7 +70,7 @@ def effective(
                     known_unit(unit, layer.shape[0], name)
             x = part.detach().clone().requires_grad_()
             place: Any = (slice(None), slice(None), *where)
-            said = as_grid(net, run_through(net, x, name)[1])[place]
+            said = as_grid(net, run_through(net, x, name)[1], name)[place]
             if unit is None:
                 items = torch.arange(count, count + len(x), device=x.device)
                 sign = hashing.uniform(seed, 0, items, "effective", said.shape[1]).lt(0.5).to(said) * 2 - 1

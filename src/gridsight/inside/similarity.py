@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from gridsight.core.errors import UsageError
 from gridsight.inside._reading import Data, batches, read
+from gridsight.nn.memory import SHARE, free_memory
 from gridsight.nn.undisturbed import undisturbed
 
 FEWEST = 4
@@ -114,13 +115,20 @@ def _grams(
     """Gram matrices (layers, n, n), (columns, n, n) float64 of one group of items after another."""
     held: list[list[Tensor]] = []
     count, whole = 0, False
-    for x in batches(data):
+    for x in batches(net, data):
         with undisturbed(net), undisturbed(other), torch.no_grad():
             found = read(net, x, layers)[1]
             features = [found[name].flatten(1) for name in layers]
             if columns is not None:
                 found = read(other, x, columns)[1]
                 features += [found[name].flatten(1) for name in columns]
+        whole_group = (group or count + len(x)) * sum(each[0].numel() * each.element_size() for each in features)
+        free = free_memory(x.device)
+        if free is not None and whole_group > SHARE * free + _bytes(held):
+            raise UsageError(
+                f"what {len(features)} layers say of a group of items takes {whole_group / 1e9:.1f} GB: take "
+                f"{'a smaller group' if group else 'unbiased=True'}, or fewer layers"
+            )
         while len(features[0]):
             room = len(features[0]) if group is None else group - count
             held.append([each[:room] for each in features])
@@ -132,6 +140,10 @@ def _grams(
     # of a rest of fewer the estimator cannot be had; where it is all there is, the caller says so
     if count >= FEWEST or group is None or not whole:
         yield _gram(held, len(layers))
+
+
+def _bytes(held: list[list[Tensor]]) -> int:
+    return sum(each.numel() * each.element_size() for parts in held for each in parts)
 
 
 def _gram(held: list[list[Tensor]], rows: int) -> tuple[Tensor, Tensor]:

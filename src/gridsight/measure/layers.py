@@ -98,7 +98,7 @@ def is_grid(module: nn.Module, output: Any, rank: int, tracer: Tracer) -> bool:
 
 def reads_grid(net: nn.Module, written: Any, name: str, rank: int, tracer: Tracer) -> bool:
     """`is_grid` of what the layer `name` wrote; a stage is one by its contract."""
-    return name.startswith(STAGE) and isinstance(net, Net) or is_grid(net.get_submodule(name), written, rank, tracer)
+    return _is_stage(net, name) or is_grid(net.get_submodule(name), written, rank, tracer)
 
 
 def run_through(net: nn.Module, x: Tensor, name: str) -> tuple[Tensor, Tensor]:
@@ -184,9 +184,13 @@ def _nothing(net: nn.Module, shape: Sequence[int]) -> Tensor:
     return torch.zeros(1, *shape)
 
 
-def as_grid(net: nn.Module, written: Tensor, name: str = STAGE) -> Tensor:
+def as_grid(net: nn.Module, written: Tensor, name: str) -> Tensor:
     """What the layer `name` wrote, or its gradient, as (N, C, *cells)."""
     return net.to_grid(written) if isinstance(net, Net) and name.startswith(STAGE) else written
+
+
+def _is_stage(net: nn.Module, name: str) -> bool:
+    return name.startswith(STAGE) and isinstance(net, Net)
 
 
 def place(grid: Tensor, field: Field, spatial: Sequence[int]) -> Tensor:

@@ -12,8 +12,9 @@ from gridsight.nn.memory import free_memory, parts_that_fit
 
 MOST = 64
 """Items in one pass: larger batches are no faster on a CPU."""
-ENOUGH = 2**29
-"""Bytes of activations and gradients in one pass on a CPU: more at once is no faster either."""
+ENOUGH, FEW = 2**27, 4
+"""Bytes of activations and gradients in one pass on a CPU: with more, each result is too large for the caches and for
+the memory that the allocator keeps, which takes up to a third longer; but `FEW` items share the reading of weights."""
 
 
 def outputs_of(net: nn.Module, x: Tensor) -> Tensor:
@@ -33,17 +34,17 @@ _known: WeakKeyDictionary[nn.Module, dict[Any, int]] = WeakKeyDictionary()
 def at_once(net: nn.Module, x: Tensor) -> int:
     """Items like those of x that may go through the network together, at least 1, at most `MOST`.
 
-    Of one real pass, the first time that a network is asked about items of this kind.
+    Of one real pass, the first time that a network is asked about items of this kind; within `undisturbed`.
     """
     known, kind = _known.setdefault(net, {}), (x.shape[1:], x.dtype, x.device)
     if kind not in known:
         with _Written() as written:
             net(x[:1])
         known[kind] = written.bytes
-    free = free_memory(x.device)
+    most = MOST // parts_that_fit(2 * known[kind], MOST, free_memory(x.device))
     if x.device.type == "cpu":
-        free = ENOUGH if free is None else min(free, ENOUGH)
-    return max(1, MOST // parts_that_fit(2 * known[kind], MOST, free))
+        most = min(most, max(FEW, ENOUGH // max(1, 2 * known[kind])))
+    return max(1, most)
 
 
 class _Written(TorchDispatchMode):

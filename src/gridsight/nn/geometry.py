@@ -124,7 +124,9 @@ class Tracer(TorchDispatchMode):
         return result
 
     def _after(self, func: Any, source: Tensor, sources: int, out: Tensor, given: dict[str, Any]) -> Spans:
-        """The spans of `out`, computed by `func` (arguments `given`) from `sources` followed tensors, first `source`."""
+        """The spans of `out`, computed by `func` with the arguments `given`, of which `sources` are followed tensors,
+        the first of them `source`.
+        """
         op, old = func.overloadpacket, list(self.spans[source])
         everything = [EVERYTHING] * out.dim()
         if op == aten.convolution and not given["transposed"] and sources == 1:

@@ -17,9 +17,15 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_
 @contextmanager
 def undisturbed(net: nn.Module) -> Iterator[None]:
     """Within it `net` answers as in `net.eval()`, and gradients of its input can be taken, whatever the caller set."""
-    modules, parameters = list(net.modules()), list(net.parameters())
+    modules = [net]
+    seen = {id(net)}
+    for module in modules:  # as `net.modules()`, in a third of its time
+        fresh = [m for m in module._modules.values() if m is not None and id(m) not in seen]
+        seen.update(map(id, fresh))
+        modules += fresh
+    parameters = [p for module in modules for p in module._parameters.values() if p is not None]
     modes = [module.training for module in modules]
-    wanted = [parameter.requires_grad for parameter in parameters]
+    wanted = [parameter for parameter in parameters if parameter.requires_grad]
     writers = [module for module in modules if vars(module).get("inplace") is True]
     hooks = [getattr(module, name) for module in modules for name in _HOOKS]
     kept = [tuple(each) for each in hooks]
@@ -35,7 +41,7 @@ def undisturbed(net: nn.Module) -> Iterator[None]:
             for module in modules:
                 if module.training:
                     module.training = False
-            for parameter in parameters:
+            for parameter in wanted:
                 parameter.requires_grad_(False)
             for module in writers:
                 module.inplace = False  # type: ignore[assignment]
@@ -48,7 +54,7 @@ def undisturbed(net: nn.Module) -> Iterator[None]:
                 if tuple(now) != before:
                     for key in [key for key in now if key not in before]:
                         del now[key]
-            for parameter, asked in zip(parameters, wanted, strict=True):
-                parameter.requires_grad_(asked)
+            for parameter in wanted:
+                parameter.requires_grad_()
             for module in writers:
                 module.inplace = True  # type: ignore[assignment]

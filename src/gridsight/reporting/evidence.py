@@ -19,7 +19,6 @@ from matplotlib.figure import Figure
 
 from gridsight.core.run import atomic_write
 from gridsight.data.spec import DataSpec
-from gridsight.nn.frontend import MelSettings
 from gridsight.reporting.contact import latin
 
 SIGNED = LinearSegmentedColormap.from_list(
@@ -32,6 +31,14 @@ WIDTH = 9.0
 DPI = 150
 SHARE = 99.5
 """Percent of the cells whose evidence the colour scale holds; the rest has its end's colour."""
+
+
+@dataclass(frozen=True, eq=False)
+class Bands:
+    """Of a sound as the network sees it: where its bands meet in Hz, one more than bands, and seconds a frame."""
+
+    edges: np.ndarray
+    hop: float
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -51,7 +58,7 @@ class Evidence:
     about: str = ""
     verdict: tuple[str, str] | None = None
     spec: DataSpec | None = None
-    mel: MelSettings | None = None
+    bands: Bands | None = None
     channels: np.ndarray | None = None
     changes: np.ndarray | None = None
     spacing: tuple[float, ...] | None = None
@@ -77,7 +84,7 @@ def evidence_figure(of: Evidence) -> Figure:
         return evidence_lines.sequence(of)
     if of.item.ndim == 2:
         return evidence_lines.signal(of)
-    if of.mel is not None:
+    if of.bands is not None:
         return evidence_pictures.sound(of)
     if of.item.ndim == 3:
         return evidence_pictures.picture(of)

@@ -105,7 +105,8 @@ def sequence(of: Evidence) -> Figure:
                     below.plot([place], [letters.index(letter)], marker="o", markersize=1.8, color=INK)
             if i == 0:
                 beside = place_axes(figure, of.width - RIGHT + 0.12, bottom, 0.12, max(0.9, 0.13 * len(letters)))
-                scale_bar(figure, beside, change, "change by a letter", bool(np.abs(of.changes).max() > change * 1.0001))  # fmt: skip
+                clipped = bool(np.abs(of.changes).max() > change * 1.0001)
+                scale_bar(figure, beside, change, "change by a letter", clipped)
     return figure
 
 

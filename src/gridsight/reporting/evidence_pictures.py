@@ -7,7 +7,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gridsight.nn.logmel import band_edges
 from gridsight.reporting.evidence import (
     INK,
     SIGNED,
@@ -54,12 +53,12 @@ def picture(of: Evidence) -> Figure:
 
 def sound(of: Evidence) -> Figure:
     """The bands that the network sees, and the evidence on them, against seconds and Hz."""
-    assert of.mel is not None
+    assert of.bands is not None
     height, gap, bottom = 1.75, 0.55, 0.5
     figure = framed(of, 2 * height + gap + bottom + 0.35)
     bands, frames = of.values.shape
-    end = frames * of.mel.hop
-    edges = band_edges(of.mel.rate, bands)
+    end = frames * of.bands.hop
+    edges = of.bands.edges
     width = of.width - 0.75 - BAR
     lower = place_axes(figure, 0.75, bottom, width, height)
     upper = place_axes(figure, 0.75, bottom + height + gap, width, height)

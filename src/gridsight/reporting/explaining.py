@@ -5,11 +5,11 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from gridsight.nn.frontend import MelSettings
 from gridsight.reporting.contents import Contents
-from gridsight.reporting.evidence import VERDICTS, Evidence, evidence_figure
+from gridsight.reporting.evidence import VERDICTS, Bands, Evidence, evidence_figure
 from gridsight.reporting.markup import esc, paragraph
 
 DPI, INCHES = 110, 5.4
@@ -28,11 +28,12 @@ def evidence(of: Contents) -> str:
     entries: Sequence[Mapping[str, Any]] = about["entries"]
     if not entries:
         return ""
-    mel = MelSettings(**about["mel"]) if about["mel"] else None
+    heard = about["bands"]
+    bands = Bands(np.array(heard["edges"]), heard["hop"]) if heard else None
     cards = []
     for i, entry in enumerate(entries):
         item, values = of.explained[f"item_{i}"], of.explained[f"values_{i}"]
-        shown = Evidence(item=item, values=values, spec=of.spec, mel=mel, width=INCHES,
+        shown = Evidence(item=item, values=values, spec=of.spec, bands=bands, width=INCHES,
                          spacing=of.spec.spacing if of.spec is not None else None)  # fmt: skip
         verdict = entry["verdict"]
         label = f"{entry['path']}: evidence for {entry['target']}, {verdict['colour']}"

@@ -15,6 +15,7 @@ from matplotlib.patches import Rectangle
 
 from gridsight.data.alphabet import to_text
 from gridsight.reporting.evidence import (
+    DPI,
     INK,
     RULE,
     SIGNED,
@@ -39,24 +40,28 @@ def tiles(
     label: str,
     *,
     across: int = 8,
-    aspect: float = 1.0,
     clipped: bool = False,
 ) -> Figure:
     """Signed arrays (C, *spatial) in rows with one scale; see `_flat` for what is shown of each."""
     flat = [_flat(each) for each in arrays]
-    wide = max(each.shape[1] / each.shape[0] for each in flat) / aspect
+    lines = all(len(each) == 1 for each in flat)  # drawn as bars
+    wide = 1.6 if lines else max(each.shape[1] / each.shape[0] for each in flat)
     across = max(1, min(across, len(flat), int(across * 1.5 / max(wide, 1.5)) if wide > 1.5 else across))
     rows = -(-len(flat) // across)
     gap = 0.12
-    width = min(1.6 if wide <= 2 else 9.0, (WIDTH - LEFT - BAR - gap * (across - 1)) / across)
-    height = float(np.clip(width / wide, 0.18, 2.2))
+    width = min(1.6 if wide <= 2 and len(flat) > 1 else 9.0, (WIDTH - LEFT - BAR - gap * (across - 1)) / across)
+    height = float(np.clip(width / wide, 0.18, 2.2 if len(flat) > 1 else 5.0))
     figure = headed(head, rows * (height + 0.3) + 0.2)
     for i, (each, name) in enumerate(zip(flat, names, strict=True)):
         row, column = divmod(i, across)
         axes = place_axes(
             figure, LEFT + column * (width + gap), 0.15 + (rows - 1 - row) * (height + 0.3), width, height
         )
-        if each.ndim == 3:
+        if lines:
+            axes.bar(range(each.shape[1]), each[0], width=1.0, color=SIGNED((np.sign(each[0]) * 0.72 + 1) / 2))
+            axes.axhline(0, color=SOFT, linewidth=0.5)
+            axes.set(ylim=(-limit, limit), xlim=(-0.5, each.shape[1] - 0.5))
+        elif each.ndim == 3:
             axes.imshow(np.clip(0.5 + each / (2 * limit), 0, 1), aspect="auto", interpolation="nearest")
         else:
             shown = np.ma.masked_invalid(each)
@@ -116,8 +121,9 @@ def draw_item(
     if alphabet is not None:
         axes.set_axis_off()
         text = to_text(x, alphabet)
-        size = float(np.clip(7.0 * 16 / max(len(text), 1), 3.5, 10))
-        axes.text(0.5, 0.5, text[:60], fontsize=size, family="monospace", ha="center", va="center", color=INK)
+        room = axes.bbox.width / DPI
+        size = float(np.clip(72 * room / (0.64 * max(len(text), 1)), 3.0, 10))
+        axes.text(0.5, 0.5, text, fontsize=size, family="monospace", ha="center", va="center", color=INK)
         return
     if x.ndim == 2:
         axes.plot(x.T, linewidth=0.9, color=INK if len(x) == 1 else None)

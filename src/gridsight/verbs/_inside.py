@@ -24,7 +24,9 @@ from gridsight.verbs.explain import ExplainSettings, Explanations
 
 MANY = 256
 """Items that patches, dreams, concepts and likeness are found on where no number is given."""
-UNITS, PATCHES, TILES = 6, 8, 64
+UNITS, PATCHES = 6, 8
+TILES = {1: 64, 2: 64, 3: 24}
+"""Filters or maps in a figure, by axes."""
 
 
 @dataclass(eq=False)
@@ -127,7 +129,7 @@ def _filters(look: Look) -> list[Found]:
     from gridsight.inside.filters import filters
 
     found = filters(look.net, look.settings.layer)
-    chosen = look.units(len(found.weights), found.order[:TILES])
+    chosen = look.units(len(found.weights), found.order[: TILES[found.weights.dim() - 2]])
     weights = found.weights.numpy()
     kernel = " x ".join(map(str, weights.shape[2:]))
     said = (
@@ -157,7 +159,7 @@ def _maps(look: Look) -> list[Found]:
         layer = look.layer(tuple(subject.x.shape[1:]))
         (found,) = feature_maps(look.net, subject.x[0], [layer])
         values = found.values.cpu().numpy()
-        strongest = np.argsort(-np.abs(values).reshape(len(values), -1).max(1))[:TILES]
+        strongest = np.argsort(-np.abs(values).reshape(len(values), -1).max(1))[: TILES[values.ndim - 1]]
         chosen = look.units(len(values), sorted(int(i) for i in strongest))
         limit = limit_of(values[chosen])
         said = (
@@ -168,6 +170,10 @@ def _maps(look: Look) -> list[Found]:
         def figure(head: Sequence[str] = head, values: np.ndarray = values, chosen: Sequence[int] = tuple(chosen),
                    limit: float = limit) -> Figure:  # fmt: skip
             clipped = bool(np.abs(values[list(chosen)]).max() > limit * 1.0001)
+            if values.ndim == 2:  # of a line: channels one below the other
+                return draw.tiles(
+                    head, [values[list(chosen)]], ["channels from top to bottom"], limit, "value", clipped=clipped
+                )
             maps = [values[i][None] for i in chosen]
             return draw.tiles(head, maps, [str(i) for i in chosen], limit, "value", clipped=clipped)
 

@@ -25,7 +25,7 @@ from gridsight.data.conform import conform
 from gridsight.data.decoding import decode
 from gridsight.data.files import exists
 from gridsight.data.sample import Sample
-from gridsight.data.source import asked, find
+from gridsight.data.source import Source, asked, find
 from gridsight.data.spec import DataSpec
 from gridsight.data.target import number
 from gridsight.verbs._data import decoded, parts_of
@@ -93,9 +93,12 @@ class Subjects:
     failed: int = field(default=0)
 
     def __post_init__(self) -> None:
-        if self.predictor.model.spec.fit == "patch":
+        spec = self.predictor.model.spec
+        if spec.fit == "patch":
             self.console.note("this network is trained on patches: what is larger than one is explained at its middle")
-        self.target = _target(self.settings.target, self.predictor.model.spec)
+        self.target = _target(self.settings.target, spec)
+        # a name that means nothing must not be found out after an hour of explaining
+        self.sources = [None if exists(Path(path)) else _set(path, spec) for path in self.settings.paths]
 
     def __iter__(self) -> Iterator[Subject | dict[str, Any]]:
         """Subjects, and {"path", "error"} of what cannot be explained."""
@@ -112,11 +115,13 @@ class Subjects:
             raise UsageError(f"nothing to explain in {', '.join(settings.paths) or settings.run}")
 
     def _of_paths(self) -> Iterator[Sample | ReadError]:
-        for path in self.settings.paths:
-            if exists(Path(path)):
+        for path, source in zip(self.settings.paths, self.sources, strict=True):
+            if source is None:
                 yield from read_path(Path(path), self.predictor.model.spec)
             else:
-                yield from _of_set(path, self.predictor.model.spec)
+                if not _has_test(source):
+                    self.console.note(f"{path} has no test part: the network may have learned from these items")
+                yield from _of_set(source)
 
     def _subject(self, sample: Sample | ReadError) -> Subject | dict[str, Any]:
         predictor, spec = self.predictor, self.predictor.model.spec
@@ -191,10 +196,18 @@ def _middle(raw: np.ndarray, spatial: Sequence[int]) -> np.ndarray:
     return raw[(slice(None), *boxes)]
 
 
-def _of_set(name: str, spec: DataSpec) -> Iterator[Sample | ReadError]:
-    """The test items of a named data set, or all where it has no test part."""
-    source = find(name, usual=spec.target, clips=spec.kind == "video", grouped=spec.group, resplit=False)
-    only = any(item.split == "test" for item in source.items)
+def _set(name: str, spec: DataSpec) -> Source:
+    """The data set of that name, as the model reads it."""
+    return find(name, usual=spec.target, clips=spec.kind == "video", grouped=spec.group, resplit=False)
+
+
+def _has_test(source: Source) -> bool:
+    return any(item.split == "test" for item in source.items)
+
+
+def _of_set(source: Source) -> Iterator[Sample | ReadError]:
+    """The test items of a data set, or all where it has no test part."""
+    only = _has_test(source)
     for item in source.items:
         if not only or item.split in ("test", None):
             for sample in decode(source, item):

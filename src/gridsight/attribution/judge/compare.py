@@ -55,6 +55,8 @@ def compare(
 ) -> list[Row]:
     """A row for each of the methods `names` (all), the most faithful first among those of a colour.
 
+    Each makes seven maps of every item: the one that is judged, four for the judge and two for the axioms.
+
     x is (N, C, *spatial); `target` as of `attribute`; `settings` those of some methods, by name.
     """
     target = chosen(net, x, target)

@@ -18,8 +18,8 @@ from gridsight.core.errors import UsageError
 
 SHUFFLES = 3
 GREEN, RED = 0.75, 0.95
-"""Maps that are nowhere below 0 stay alike to 0.9 on planted evidence, for they show where a layer is active at all,
-and an input's contrast stays; methods with signs to 0.6. A map that the network has no part in is alike to 1.
+"""Maps that are nowhere below 0 stay alike to 0.93 on planted evidence, for they show where a layer is active at all,
+and an input's contrast stays; methods with signs to 0.4. A map that the network has no part in is alike to 1.
 """
 
 
