@@ -13,7 +13,7 @@ softmax it may also go up and down with what every class has. Then, for each of 
     python benchmarks/bench_verdict.py [1 2 3] [--seeds 20] [--items 10] [--methods cam ...]
 
 Bars: at most 3 of 200 false reds of each method that is tagged sound; pointing 0.9 of green maps; overlap 0.6 of
-methods that judge single cells. About 10, 30 and 30 minutes of one core for 1, 2 and 3 axes.
+methods that judge single cells. About 10, 20 and 20 minutes of one core for 1, 2 and 3 axes.
 """
 
 import argparse

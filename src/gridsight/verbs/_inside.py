@@ -232,7 +232,7 @@ def _patches(look: Look) -> list[Found]:
 
 
 def _dream(look: Look) -> list[Found]:
-    from gridsight.inside.dream import dream
+    from gridsight.inside.dream import dream, survey
 
     x, _ = look.data()
     layer, classes = look.settings.layer, look.predictor.classes
@@ -243,16 +243,16 @@ def _dream(look: Look) -> list[Found]:
         names = list(classes) or ["a higher number"]
         if look.predictor.model.spec.task == "grade":
             names = [f"{name} or higher" for name in names[1:]]
-    made = []
-    for unit in look.units(len(names), range(min(UNITS, len(names)))):
-        found = dream(look.net, layer, unit, x)
+    made, units = [], look.units(len(names), range(min(UNITS, len(names))))
+    known = survey(look.net, layer, units, x)
+    for unit, best in zip(units, known.best, strict=True):
+        found = dream(look.net, layer, unit, known)
         reached = "beyond" if found.reached else "below"
         said = (
             f"{layer or 'answer'}, {names[unit]}: {found.figure:.3g}, more than {found.percentile:.1f} % of {len(x):,} "
             f"items reach ({reached} their 99.9th percentile, {found.aim:.3g})"
         )
         head = (f"What moves {names[unit]} most", said)
-        best = x[int(_figures(look, layer, unit, x).argmax())]
 
         def figure(head: Sequence[str] = head, dreamt: Tensor = found.x, best: Tensor = best) -> Figure:
             both = [dreamt.cpu().numpy(), best.cpu().numpy()]
@@ -261,16 +261,6 @@ def _dream(look: Look) -> list[Found]:
         facts = {"layer": layer, "unit": unit, "figure_of": found.figure, "aim": found.aim, "reached": found.reached}
         made.append(Found(f"{layer or 'answer'}-{unit}", figure, said, facts, {"x": found.x.cpu().numpy()}))
     return made
-
-
-@torch.no_grad()
-def _figures(look: Look, layer: str | None, unit: int, x: Tensor) -> Tensor:
-    """What a unit says of each item: an output, or the mean of a channel."""
-    from gridsight.inside.maps import feature_maps
-
-    if layer is None:
-        return torch.cat([look.net(part)[:, unit] for part in x.split(64)])
-    return torch.stack([feature_maps(look.net, item, [layer])[0].values[unit].mean() for item in x])
 
 
 def _concepts(look: Look) -> list[Found]:

@@ -121,7 +121,7 @@ class Subjects:
             else:
                 if not _has_test(source):
                     self.console.note(f"{path} has no test part: the network may have learned from these items")
-                yield from _of_set(source)
+                yield from _of_set(source, self.predictor.model.spec)
 
     def _subject(self, sample: Sample | ReadError) -> Subject | dict[str, Any]:
         predictor, spec = self.predictor, self.predictor.model.spec
@@ -205,12 +205,12 @@ def _has_test(source: Source) -> bool:
     return any(item.split == "test" for item in source.items)
 
 
-def _of_set(source: Source) -> Iterator[Sample | ReadError]:
+def _of_set(source: Source, spec: DataSpec) -> Iterator[Sample | ReadError]:
     """The test items of a data set, or all where it has no test part."""
     only = _has_test(source)
     for item in source.items:
         if not only or item.split in ("test", None):
-            for sample in decode(source, item):
+            for sample in decode(source, item, spec):
                 if isinstance(sample, ReadError) or not only or sample.split == "test":
                     yield sample
 
