@@ -63,8 +63,9 @@ class Method:
         return getattr(self.explainer, "baseline", None)
 
     def told(self, spec: DataSpec) -> list[str]:
-        """Sentences about the baseline and the layer."""
-        lines = []
+        """Sentences about the baseline, the layer, and what speaks against the method."""
+        tags = EXPLAINERS.get(self.name).tags
+        lines = [] if tags["sound"] else [f"known to mislead: {tags['unsound']}"]
         if self.baseline is not None:
             empty = "no letter at all" if spec.alphabet and self.baseline == "zero" else BASELINES[self.baseline]
             if spec.kind == "sound" and self.baseline == "zero":
