@@ -548,7 +548,7 @@ def test_pages_of_files_are_free_memory_of_a_control_group(
     line: str, names: tuple[str, str], prefix: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """A decoded data set that was just written fills the group with pages that the kernel gives up when asked."""
-    from gridsight.training import memory
+    from gridsight.nn import memory
 
     root = tmp_path / ("memory" if prefix else "")
     (root / "job" / "step").mkdir(parents=True)

@@ -128,8 +128,9 @@ def train(settings: TrainSettings, console: Console) -> "Run":
             f"--batch {settings.batch} is too few for {ranks.world} processes, each of which takes one item"
         )
     source = ranks.first_then_all(lambda: find(settings.data, **asked(settings)))
+    a_path = ranks.from_first(Path(settings.data).exists)  # asked before the new folder can bear a named set's name
     folder = ranks.from_first(lambda: RunFolder.create(settings.out, source.name))
-    if Path(settings.data).exists():
+    if a_path:
         # so that resume and eval find the data from any folder
         settings = replace(settings, data=str(Path(settings.data).resolve()))
     if settings.weights is not None:
