@@ -54,7 +54,7 @@ def test_rollout_is_the_product_of_half_attentions() -> None:
 
 def test_networks_without_it_are_told_what_to_take() -> None:
     x = torch.randn(1, 3, 32, 32)
-    with pytest.raises(UsageError, match="has no attention"):
+    with pytest.raises(UsageError, match="no scaled_dot_product_attention"):
         attribute(create("resnet20").eval(), x, "attention", 0)
     with pytest.raises(UsageError, match="within windows"):
         attribute(create("swin_t", num_classes=3).eval(), torch.randn(1, 3, 64, 64), "attention", 0)

@@ -458,3 +458,21 @@ def test_every_family_adds_up_or_says_why() -> None:
             silent = float(found.residual.max()) > 1e-3 and not found.notes
             assert not silent, (small.entry.name, ndim)
             assert float(found.residual.max()) < 0.3, (small.entry.name, ndim)
+
+
+@pytest.mark.parametrize("name", ["gradient", "integrated_gradients", "deeplift", "occlusion", "rise", "shapley"])
+def test_a_network_that_writes_over_its_input_is_explained_and_the_input_stays(name: str) -> None:
+    class Writes(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            x.sub_(0.5).div_(2)
+            return x.flatten(1)[:, :3].relu()
+
+    class Reads(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return ((x - 0.5) / 2).flatten(1)[:, :3].relu()
+
+    x = torch.rand(2, 1, 12, generator=torch.Generator().manual_seed(0)) + 0.6
+    given = x.clone()
+    found, expected = (attribute(net, given, name) for net in (Writes(), Reads()))
+    assert torch.equal(given, x)
+    assert torch.allclose(found.values, expected.values, atol=1e-6)

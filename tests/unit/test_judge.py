@@ -384,3 +384,22 @@ def test_a_method_that_cannot_explain_a_network_says_why() -> None:
     own: Explainer = refuses
     (said,) = axioms(net, x[:1], ONE, own, Map(values=x[:1, 0]))
     assert said.dummy is None and said.why == "not today" and said.efficiency is not None
+
+
+def test_evidence_for_an_answer_that_falls_is_judged_like_one_that_rises() -> None:
+    class Signed(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            total = x[:, 0, 4:9].sum(1)
+            return torch.stack([total, -total], 1)
+
+    x = torch.zeros(1, 1, 40)
+    x[0, 0, 4:9] = 1.0
+    colours = []
+    for target in (0, 1):
+        explainer = EXPLAINERS.create("integrated_gradients")
+        wanted = torch.tensor([target])
+        (verdict,) = judge(Signed(), x, wanted, explainer, explainer(Signed(), x, wanted))
+        (evidence,) = [check for check in verdict.checks if check.name == "evidence"]
+        assert evidence.value is not None and evidence.value > 0
+        colours.append(evidence.colour)
+    assert colours == ["green", "green"]

@@ -96,6 +96,8 @@ def checked(x: Tensor, method: str) -> Tensor:
     if x.dim() - 2 not in ndims:
         axes = ", ".join(map(str, ndims))
         raise UsageError(f"{method} explains inputs (N, C, *spatial) of {axes} axes, not {tuple(x.shape)}")
+    if not len(x):
+        raise UsageError("x holds no item")
     if not bool(x.isfinite().all()):
         raise UsageError("x is not finite (NaN or infinite)")
     return x

@@ -3,7 +3,7 @@
 Insertion shows the cells of an item on its baseline from the map's highest down, deletion takes them away in the same
 order (Petsiuk, Das and Saenko, arXiv:1806.07421, section 3.3). Here both are one number: the mean, over the shares of
 cells that are shown, of the answer with the highest cells minus the answer with the lowest, in units of
-f(x) - f(baseline). A map that says nothing scores 0 on average.
+|f(x) - f(baseline)|. A map that says nothing scores 0 on average.
 
 What a map of this texture scores by luck is measured, not assumed: the same map moved around the item (its edges
 joined) by at least a quarter of an axis keeps its texture and loses its place.
@@ -40,8 +40,7 @@ def faithfulness(
 
     said = masked_scores(net, item, base, len(maps) * 2 * steps, keep, target, most).view(len(maps), steps, 2)
     ends = masked_scores(net, item, base, 2, lambda rows: _ends(item)[rows], target, most)
-    change = ends[1] - ends[0]
-    gap = change.abs().clamp(min=1e-12).copysign(change)  # an item that is its baseline scores 0, not NaN
+    gap = (ends[1] - ends[0]).abs().clamp(min=1e-12)  # an item that is its baseline scores 0, not NaN
     return (said[..., 0] - said[..., 1]).mean(1) / gap
 
 

@@ -59,6 +59,8 @@ def gradient(net: nn.Module, x: Tensor, target: Tensor, most: int | None = None)
         value = picked(outputs_of(net, asked), target)
         refuse_unless_differentiable(net, value)
         (slope,) = torch.autograd.grad(value.sum(), asked)
+        if not bool(value.isfinite().all() & slope.isfinite().all()):
+            raise UsageError("the network's answer, or its gradient, is not finite (NaN or infinite) for this input")
         return value.detach().double(), slope
 
     values, slopes = in_turn(ask, x, target, most or (at_once(net, x) if len(x) > 1 else 1))

@@ -48,6 +48,9 @@ class Call:
     def back(self, slopes: Sequence[Tensor]) -> list[Tensor]:
         if not self.base:
             return self.slopes(self.given, slopes)
+        if any(each.is_complex() for each in (*self.given, *self.change)):
+            self.kept.add(self.name)
+            return self.slopes(self.given, slopes)
         # both may be -inf: a mask
         steps = [torch.where(a == a0, 0, a - a0) for a, a0 in zip(self.given, self.base, strict=True)]
         change = [torch.where(c.isfinite(), c, 0) for c in self.change]

@@ -5,8 +5,9 @@ tokens all ask each other. Each layer's matrix A becomes the mean over heads of 
 which begins as each token's own, grows by that matrix times R. Without `gradient` it is attention rollout (Abnar and
 Zuidema, arXiv:2005.00928): the matrices alone, half of each the identity, the same for every target.
 
-Every call of PyTorch's attention counts, whatever module makes it. The map says what was read, not what would change
-the answer if it were gone, so it has to pass the same checks as any other.
+Every call of `scaled_dot_product_attention` counts, whatever module makes it (`nn.MultiheadAttention` makes none that
+can be seen). The map says what was read, not what would change the answer if it were gone, so it has to pass the same
+checks as any other.
 """
 
 from dataclasses import dataclass
@@ -53,7 +54,9 @@ class Attention:
             with _Matrices() as kept:
                 outputs = outputs_of(net, part.detach().clone().requires_grad_())
             if not kept.found:
-                raise UsageError(f"{type(net).__name__} has no attention: take integrated_gradients or grad_cam")
+                raise UsageError(
+                    f"{type(net).__name__} calls no scaled_dot_product_attention: take integrated_gradients or grad_cam"
+                )
             cells = _cells(net, part, kept.found)
             slopes: list[Tensor | None] = [None] * len(kept.found)
             if self.gradient:
@@ -128,8 +131,9 @@ def _cells(net: nn.Module, x: Tensor, matrices: list[Tensor]) -> tuple[int, ...]
     if len(counts) > 1 or any(len(matrix) != len(x) for matrix in matrices):
         raise UsageError(f"{type(net).__name__} attends within windows, not from all tokens to all: take grad_cam")
     count, ndim = counts.pop(), x.dim() - 2
-    each = round((count - 1) ** (1 / ndim)), round(count ** (1 / ndim))
+    each = round(count ** (1 / ndim)), round((count - 1) ** (1 / ndim))
     tried = [(n,) * ndim for n in each]
+    tried.sort(key=lambda cells: any(size % max(1, n) for size, n in zip(x.shape[2:], cells, strict=True)))
     if isinstance(net, Net):
         tried.insert(0, stage_shapes(net, x.shape[1], x.shape[2:])[-1][1:])
     for cells in tried:

@@ -40,7 +40,7 @@ class LIME:
     seed: int = 0
 
     def __call__(self, net: nn.Module, x: Tensor, target: Tensor) -> Map:
-        regions, base = regions_of(x, self.regions, self.count), baseline_of(x, self.baseline)
+        regions, base = regions_of(x, self.regions, min(self.count, x[0, 0].numel())), baseline_of(x, self.baseline)
         count = int(regions.max()) + 1
         if self.samples < 2 * count:
             raise UsageError(f"{self.samples} samples are too few for {count} regions: at least {2 * count}")

@@ -2,7 +2,7 @@
 Saenko, arXiv:1806.07421, section 3.2).
 
 Differs: half of the cells are shown, and every mask has its opposite, so that the answer's own level cancels and
-evidence is signed: (f(M) - f(1 - M)) (2 M - 1), averaged, over twice the mean of (2 M - 1)^2.
+evidence is signed: (f(M) - f(1 - M)) (2 M - 1), averaged, over the mean of (2 M - 1)^2.
 """
 
 from dataclasses import dataclass
@@ -56,7 +56,7 @@ class RISE:
                 for i in range(len(x)):
                     said = masked_scores(net, x[i], base[i], len(both), both.__getitem__, target[i], most)
                     maps[i] += torch.tensordot(said[0::2] - said[1::2], sign, 1)
-        return Map(values=(maps / power.clamp(min=1e-12) / 2).to(x.dtype), passes=self.samples * len(x))
+        return Map(values=(maps / power.clamp(min=1e-12)).to(x.dtype), passes=self.samples * len(x))
 
     def _masks(self, first: int, last: int, spatial: tuple[int, ...], x: Tensor) -> Tensor:
         """Masks `first` to `last`, (last - first, *spatial) from 0 to 1: random cells, enlarged and moved."""

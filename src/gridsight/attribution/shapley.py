@@ -34,6 +34,8 @@ from gridsight.nn.undisturbed import undisturbed
 
 ESTIMATORS = ("auto", "exact", "permutation", "kernel")
 MOST_EXACT = 14
+MOST_FITTED = 256
+"""Regions up to which the kernel estimator's fit has enough pairs to be chosen by."""
 MOST_PAIRS = 4096
 """Of sets through which a function is laid: beyond them that takes longer than networks do."""
 
@@ -73,7 +75,7 @@ class Shapley:
             raise UsageError(f"there is no estimator {self.estimator!r}; {nearest(str(self.estimator), ESTIMATORS)}")
         if self.tolerance < 0:
             raise UsageError(f"a tolerance is a share from 0 on, not {self.tolerance}")
-        regions, base = regions_of(x, self.regions, self.count), baseline_of(x, self.baseline)
+        regions, base = regions_of(x, self.regions, min(self.count, x[0, 0].numel())), baseline_of(x, self.baseline)
         most_regions = int(regions.max()) + 1
         parts = torch.zeros(len(x), most_regions, dtype=torch.float64, device=x.device)
         error, gap, passes, notes = torch.zeros_like(parts), parts.new_zeros(len(x)), 0, []
@@ -108,7 +110,9 @@ class Shapley:
         if count < 4 or (how == "auto" and count <= MOST_EXACT and 2**count <= self.samples):
             how = "exact"  # of 3 regions there are no more sets than an estimate would take
         elif how == "auto":
-            how = "kernel"
+            how = "kernel" if count <= MOST_FITTED else "permutation"
+        if how == "kernel" and count > MOST_FITTED:
+            raise UsageError(f"{count} regions: kernel is for up to {MOST_FITTED}; take permutation, or fewer")
         if how == "exact":
             if count > MOST_EXACT:
                 raise UsageError(f"{count} regions are 2^{count} sets: exact values are for up to {MOST_EXACT} regions")

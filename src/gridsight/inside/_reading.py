@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from gridsight.core.errors import UsageError, nearest
-from gridsight.measure.layers import STAGE, as_grid
+from gridsight.measure.layers import STAGE, as_grid, find_module
 from gridsight.measure.passes import at_once, outputs_of
 from gridsight.nn.net import Net
 from gridsight.nn.undisturbed import undisturbed
@@ -73,14 +73,6 @@ def known_unit(unit: int, count: int, where: str) -> int:
     return unit
 
 
-def find_module(net: nn.Module, name: str) -> nn.Module:
-    """The module called `name`; another name is a `UsageError` with the nearest ones."""
-    modules = dict(net.named_modules())
-    if not name or name not in modules:
-        raise UsageError(f"there is no layer {name!r}; {nearest(name, [each for each in modules if each])}")
-    return modules[name]
-
-
 def read(net: nn.Module, x: Tensor, names: Sequence[str]) -> tuple[Any, dict[str, Tensor]]:
     """(outputs, what each layer wrote, as a grid where it is one), of one pass; within `undisturbed`."""
     stages = {name for name in names if isinstance(net, Net) and name.startswith(STAGE)}
@@ -107,7 +99,7 @@ def read(net: nn.Module, x: Tensor, names: Sequence[str]) -> tuple[Any, dict[str
                     written[f"{STAGE}{number}"] = last.clone()
             outputs: Any = net.forward_head(last)
         else:
-            outputs = net(x)
+            outputs = net(x.clone())
     for name in names:
         if name not in written:
             known = [each for each, _ in net.named_modules() if each] if name not in stages else sorted(written)
@@ -137,7 +129,7 @@ def answer(net: nn.Module, x: Tensor, name: str, shift: Callable[[Tensor], Tenso
 
     hook = module.register_forward_hook(count)
     try:
-        net(x[:1])
+        net(x[:1].clone())
     finally:
         hook.remove()
     hook = module.register_forward_hook(change)

@@ -11,7 +11,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.parameter import UninitializedParameter
 
 from gridsight.core.errors import UsageError, nearest
-from gridsight.inside._reading import find_module
+from gridsight.measure.layers import find_module
 
 
 @dataclass(frozen=True, eq=False)

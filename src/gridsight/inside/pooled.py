@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from torch.nn.modules.pooling import _MaxPoolNd
 
 from gridsight.core.errors import UsageError, nearest
-from gridsight.inside._reading import find_module, one_item
-from gridsight.measure.layers import find_layer
+from gridsight.inside._reading import one_item
+from gridsight.measure.layers import find_layer, find_module
 from gridsight.nn.geometry import Field, centres
 from gridsight.nn.undisturbed import undisturbed
 
@@ -71,7 +71,7 @@ def pooled(net: nn.Module, item: Tensor, name: str | None = None) -> Pooled:
     with undisturbed(net), torch.no_grad():
         hook = pool.register_forward_pre_hook(keep)
         try:
-            net(x)
+            net(x.clone())
         finally:
             hook.remove()
         if not given:

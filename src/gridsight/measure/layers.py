@@ -64,7 +64,7 @@ def layers(net: nn.Module, shape: Sequence[int]) -> list[Layer]:
                 stages[name] = Layer(name, "stage", tuple(grid.shape[1:]), tracer.field(grid))
 
             stack.enter_context(_each_stage(net, note_stage))
-        net(x)
+        net(x.clone())
     found |= stages
     if not found:
         axes = "axis" if rank == 3 else "axes"
@@ -134,7 +134,7 @@ def run_through_all(
     with ExitStack() as stack:
         for name in names:
             if name not in stages:
-                stack.callback(_module(net, name).register_forward_hook(note(name)).remove)
+                stack.callback(find_module(net, name).register_forward_hook(note(name)).remove)
         if stages and isinstance(net, Net):
 
             def note_stage(name: str, stage: Tensor) -> None:
@@ -144,7 +144,7 @@ def run_through_all(
                     seen(name, stage)
 
             stack.enter_context(_each_stage(net, note_stage))
-        outputs = net(x)
+        outputs = net(x.clone())
     for name in names:
         if name not in written:
             find_layer(net, tuple(x.shape[1:]), name)  # says which are near
@@ -169,7 +169,8 @@ def _each_stage(net: Net, note: Callable[[str, Tensor], None]) -> Iterator[None]
         del net.forward_stages  # what its class says
 
 
-def _module(net: nn.Module, name: str) -> nn.Module:
+def find_module(net: nn.Module, name: str) -> nn.Module:
+    """The module called `name`, by any of its names; another name is a `UsageError` with the nearest ones."""
     modules = dict(net.named_modules(remove_duplicate=False))
     if not name or name not in modules:
         raise UsageError(f"there is no layer {name!r}; {nearest(name, [each for each in modules if each])}")

@@ -19,7 +19,7 @@ the memory that the allocator keeps, which takes up to a third longer; but `FEW`
 
 def outputs_of(net: nn.Module, x: Tensor) -> Tensor:
     """The network's outputs (N, K); other shapes are a `UsageError`."""
-    outputs = net(x)
+    outputs = net(x.clone())  # a network may write over what it is given
     if not isinstance(outputs, Tensor) or outputs.dim() != 2 or len(outputs) != len(x):
         said = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
         raise UsageError(f"a network that is explained gives outputs (N, K), not {said}: wrap it in one that does")
@@ -39,7 +39,7 @@ def at_once(net: nn.Module, x: Tensor) -> int:
     known, kind = _known.setdefault(net, {}), (x.shape[1:], x.dtype, x.device)
     if kind not in known:
         with _Written() as written:
-            net(x[:1])
+            net(x[:1].clone())
         known[kind] = written.bytes
     most = MOST // parts_that_fit(2 * known[kind], MOST, free_memory(x.device))
     if x.device.type == "cpu":

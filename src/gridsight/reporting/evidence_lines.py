@@ -62,7 +62,7 @@ def signal(of: Evidence) -> Figure:
     bar = min(tall, 1.7)
     label = "evidence a channel" if own is not None else "evidence"
     scale_bar(figure, place_axes(figure, of.width - RIGHT + 0.12, first + tall - bar, 0.14, bar), limit, label,
-              is_clipped(of))  # fmt: skip
+              is_clipped(of) if own is None else bool(np.abs(own).max() > limit * 1.0001))  # fmt: skip
     return figure
 
 

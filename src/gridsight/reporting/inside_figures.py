@@ -44,7 +44,7 @@ def tiles(
 ) -> Figure:
     """Signed arrays (C, *spatial) in rows with one scale; see `_flat` for what is shown of each."""
     flat = [_flat(each) for each in arrays]
-    lines = all(len(each) == 1 for each in flat)  # drawn as bars
+    lines = all(each.ndim == 2 and len(each) == 1 for each in flat)  # drawn as bars
     wide = 1.6 if lines else max(each.shape[1] / each.shape[0] for each in flat)
     across = max(1, min(across, len(flat), int(across * 1.5 / max(wide, 1.5)) if wide > 1.5 else across))
     rows = -(-len(flat) // across)
@@ -139,18 +139,24 @@ def draw_item(
 
 
 def pool_figure(
-    head: Sequence[str], before: np.ndarray, after: np.ndarray, winner: np.ndarray, stride: Sequence[int]
+    head: Sequence[str],
+    before: np.ndarray,
+    after: np.ndarray,
+    winner: np.ndarray,
+    stride: Sequence[int],
+    middle: Sequence[float],
 ) -> Figure:
-    """One map before and after a max pool, with an arrow from each cell's window to the cell that won it.
+    """One map before and after a max pool, with an arrow from the middle of each window to the cell that won it.
 
-    `before` (*cells), `after` (*out), `winner` (*out, ndim). Volumes: the slice of the strongest cell.
+    `before` (*cells), `after` (*out), `winner` (*out, ndim); windows lie every `stride` cells, and `middle` is that of
+    the first one. Volumes: the slice of the strongest cell.
     """
     if before.ndim == 3:
         plane = int(np.unravel_index(int(after.argmax()), after.shape)[0])
         depth = int(np.bincount(winner[plane, ..., 0].ravel()).argmax())
         before, after = before[depth], after[plane]
         seen = winner[plane, ..., 0] == depth
-        winner, stride = np.where(seen[..., None], winner[plane, ..., 1:], -1), stride[1:]
+        winner, stride, middle = np.where(seen[..., None], winner[plane, ..., 1:], -1), stride[1:], middle[1:]
     limit = float(np.abs(before).max()) or 1.0
     if before.ndim == 1:
         figure = headed(head, 2.7)
@@ -172,7 +178,7 @@ def pool_figure(
         plain_axes(axes, title)
         if i == 0:
             out = np.stack(np.meshgrid(*[np.arange(n) for n in after.shape], indexing="ij"), -1)
-            centre = out * np.asarray(stride) + (np.asarray(stride) - 1) / 2
+            centre = out * np.asarray(stride) + np.asarray(middle)
             shown = (winner >= 0).all(-1)
             step = winner - centre
             axes.quiver(centre[..., 1][shown], centre[..., 0][shown], step[..., 1][shown], step[..., 0][shown],

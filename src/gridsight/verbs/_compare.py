@@ -38,10 +38,11 @@ def compare_methods(settings: ExplainSettings, console: Console) -> Explanations
     with console.progress("comparing", len(methods)) as bar:
         for done, method in enumerate(methods):
             bar.update(done, method.name)
-            given = {method.name: vars(method.explainer)}
+            explainer = method.on(x, predictor.model.spec)
+            given = {method.name: vars(explainer)}
             baseline = settings.baseline or method.baseline or "zero"
             (row,) = compare(predictor.net, x, target, [method.name], settings=given, baseline=baseline)
-            entry = asdict(row) | {"method": row.name, "settings": plain_settings(method.explainer)}
+            entry = asdict(row) | {"method": row.name, "settings": plain_settings(explainer)}
             del entry["name"]
             rows.append(entry)
             console.emit(entry)

@@ -83,7 +83,7 @@ def explain_items(settings: ExplainSettings, console: Console) -> Explanations:
     predictor = load(settings.run, settings.device, folded=False)
     methods = methods_of(settings, settings.method or (METHOD,))
     subjects = Subjects(predictor, settings, console)
-    out, kept, maps, written = Folder(settings), list[dict[str, Any]](), list[Map](), 0
+    out, kept, maps, written = Folder(settings), list[dict[str, Any]](), list[Map | None](), 0
     told = set[str]()
     total = settings.items or (len(settings.paths) if settings.paths else 0)
     with console.progress("explaining", max(1, total)) as bar:
@@ -92,12 +92,21 @@ def explain_items(settings: ExplainSettings, console: Console) -> Explanations:
                 console.emit(subject)
                 console.say(f"{subject['path']}  no answer: {subject['error']}")
                 kept += [subject] if console.quiet else []
+                maps += [None] if console.quiet else []
                 continue
             console.say(f"{subject.path}  {subject.words()}")
             for method in list(methods):
                 try:
                     entry, found, verdict = explained(predictor, subject, method, settings)
                 except UsageError as error:
+                    if method.name in told:  # it is this item that it cannot explain
+                        failed = {"path": subject.path, "method": method.name, "error": str(error)}
+                        subjects.failed += 1
+                        console.emit(failed)
+                        console.say(f"  {method.name}: {error}")
+                        kept += [failed] if console.quiet else []
+                        maps += [None] if console.quiet else []
+                        continue
                     if len(methods) == 1:
                         raise
                     console.warn(f"{method.name} is left out: {error}")

@@ -190,6 +190,10 @@ def _pooled(look: Look) -> list[Found]:
         found = pooled(look.net, subject.x[0], look.settings.layer)
         after, before, winner = (v.cpu().numpy() for v in (found.after, found.before, found.winner))
         best = int(after.reshape(len(after), -1).max(1).argmax())
+        middle = [
+            (kernel - 1) * dilation / 2 - padding
+            for kernel, dilation, padding in zip(found.kernel, found.dilation, found.padding, strict=True)
+        ]
         for unit in look.units(len(after), [best]):
             head = (
                 subject.path,
@@ -198,8 +202,8 @@ def _pooled(look: Look) -> list[Found]:
 
             def figure(head: Sequence[str] = head, unit: int = unit, before: np.ndarray = before,
                        after: np.ndarray = after, winner: np.ndarray = winner,
-                       stride: tuple[int, ...] = found.stride) -> Figure:  # fmt: skip
-                return draw.pool_figure(head, before[unit], after[unit], winner[unit], stride)
+                       stride: tuple[int, ...] = found.stride, middle: Sequence[float] = middle) -> Figure:  # fmt: skip
+                return draw.pool_figure(head, before[unit], after[unit], winner[unit], stride, middle)
 
             facts = {"path": subject.path, "layer": found.layer, "unit": unit}
             arrays = {"before": before[unit], "after": after[unit], "winner": winner[unit]}

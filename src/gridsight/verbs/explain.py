@@ -58,14 +58,14 @@ class ExplainSettings:
 
 @dataclass(frozen=True)
 class Explanations:
-    """`items` are dicts as `--json` prints them, `maps` the maps of the same order, `out` the folder of everything.
+    """`items` are dicts as `--json` prints them, `maps` the maps of the same order (None of one that failed).
 
-    A command that prints them as they come keeps neither.
+    `out` is the folder of everything. A command that prints them as they come keeps neither.
     """
 
     out: "Path"
     items: list[dict[str, Any]] = field(default_factory=list)
-    maps: "list[Map]" = field(default_factory=list)
+    maps: "list[Map | None]" = field(default_factory=list)
     failed: int = 0
 
     @property

@@ -68,6 +68,8 @@ def compare(
             rows.append(_row(net, checked(x, name), target, name, (settings or {}).get(name, {}), baseline, seed))
         except UsageError as error:
             rows.append(Row(name, f"not for this network: {error}"))
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"{name}: {error}") from None
     place = {colour: number for number, colour in enumerate(COLOURS)}
     return sorted(rows, key=lambda row: (place.get(row.colour or "", len(COLOURS)), -(row.faithful or 0.0)))
 
