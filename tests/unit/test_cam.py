@@ -183,7 +183,7 @@ def test_the_most_faithful_layer_is_chosen_and_the_reason_said() -> None:
         other = attribute(net, x, "layer_cam", 0, layer="late")
         scores = faithfulness(net, x[0], base, target, torch.cat([found.values, other.values]), 64, 16)
     assert float(scores[0]) > float(scores[1])
-    assert found.passes == 1 + 2 + 3 + 2 * 2 * 3  # the map, a look at the network, maps and ends, two layers
+    assert found.passes == 1 + 2 + 3 + 2 * 2 * 8  # the map, a look at the network, maps and ends, two layers
     # a layer that is named is taken without a word
     assert other.layer == "late" and other.notes == () and other.passes == 1
 

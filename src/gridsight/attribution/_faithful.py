@@ -21,6 +21,11 @@ STEPS = 8
 """Shares of the cells that are shown, evenly between none and all."""
 
 
+BLUR = 1 / 32
+"""Of each axis, and at least three cells: what maps are blurred by before their cells are ranked, for every other cell
+of a surface makes a pattern that no item has."""
+
+
 def faithfulness(
     net: nn.Module, item: Tensor, base: Tensor, target: Tensor, maps: Tensor, most: int, steps: int = STEPS
 ) -> Tensor:

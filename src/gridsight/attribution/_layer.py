@@ -1,7 +1,8 @@
 """Methods that read a layer: its activations, their gradients, and which layer to read where none is named.
 
-Which layer is best depends on the network, the data and the item, so it is measured: of each size of grid the last
-layer is tried, and the one whose maps are most faithful (`_faithful`) is taken. Notes say which were tried and how they
+Which layer is best depends on the network, the data and the item, so it is measured: every stage is tried, of networks
+without stages the last layer of each size of grid, and the one whose maps are most faithful (`_faithful`, as in the
+verdict) is taken. Notes say which were tried and how they
 scored; the best of several is a little better than it is. A batch has one layer, which is compared on its first items:
 items that are asked about one by one get one each. Whoever knows the layer names it, and pays for one pass.
 """
@@ -14,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from gridsight.attribution import Map
-from gridsight.attribution._baseline import baseline_of
-from gridsight.attribution._faithful import faithfulness
+from gridsight.attribution._baseline import baseline_of, blurred
+from gridsight.attribution._faithful import BLUR, STEPS, faithfulness
 from gridsight.attribution._passes import at_once, in_turn, outputs_of, picked
 from gridsight.core.errors import UsageError
 from gridsight.measure.layers import STAGE, Layer, as_grid, find_layer, layers, place, reads_grid, run_through_all
@@ -24,9 +25,6 @@ from gridsight.nn.undisturbed import undisturbed
 
 TRIED = 4
 """Items of a batch on which layers are compared."""
-SHARES = 3
-"""Shares of the cells at which they are: a rank needs fewer than a figure (measured: as good a choice as with 8)."""
-
 LOOKS = 2
 """Items that go through the network to find its layers."""
 
@@ -70,26 +68,27 @@ def most_faithful(
         raise UsageError(f"{type(net).__name__} has no layer of more than one cell with a part in the answer")
     if len(found) == 1:
         return found[0][0].name, {}, LOOKS + len(some)
-    maps = torch.stack([place(grid, layer.field, shape[1:]) for layer, grid in found], 1)
+    placed = [place(grid, layer.field, shape[1:]) for layer, grid in found]
+    maps = torch.stack([blurred(each[:, None], 1, BLUR)[:, 0] for each in placed], 1)
     base = baseline_of(some, "zero")
-    each = [faithfulness(net, some[i], base[i], own[i], maps[i], most, SHARES) for i in range(len(some))]
+    each = [faithfulness(net, some[i], base[i], own[i], maps[i], most) for i in range(len(some))]
     # the median: of an item whose answer hardly differs from the baseline's the score is nearly a quotient by zero
     said = torch.stack(each).median(0).values
     scores = {layer.name: float(score) for (layer, _), score in zip(found, said, strict=True)}
     # of equals the last, which the sources take
-    return max(reversed(scores), key=scores.__getitem__), scores, LOOKS + len(some) * (3 + 2 * SHARES * len(found))
+    return max(reversed(scores), key=scores.__getitem__), scores, LOOKS + len(some) * (3 + 2 * STEPS * len(found))
 
 
 def candidates(net: nn.Module, shape: tuple[int, ...]) -> list[Layer]:
-    """Of each size of grid, of more than one cell, the last layer; the stages alone where a network has them."""
+    """The stages whose grids have more than one cell; of other networks the last layer of each size of grid."""
     known = [layer for layer in layers(net, shape) if prod(layer.shape[1:]) > 1]
     stages = [layer for layer in known if layer.name.startswith(STAGE)]
-    last: dict[tuple[int, ...], Layer] = {layer.shape[1:]: layer for layer in stages or known}
+    last: dict[tuple[int, ...], Layer] = {layer.shape[1:]: layer for layer in known}
     if not last:
         raise UsageError(
             f"{type(net).__name__} has no layer of more than one cell: take integrated_gradients or shapley"
         )
-    return list(last.values())
+    return stages or list(last.values())
 
 
 def _read(

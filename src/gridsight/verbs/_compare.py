@@ -34,7 +34,7 @@ def compare_methods(settings: ExplainSettings, console: Console) -> Explanations
     found = _alike(list(subjects), console)
     x = torch.cat([subject.x for subject in found])
     target = torch.tensor([subject.target for subject in found], device=x.device)
-    out, rows = Folder(settings), []
+    out, rows, order = Folder(settings), [], [*COLOURS, None]
     with console.progress("comparing", len(methods)) as bar:
         for done, method in enumerate(methods):
             bar.update(done, method.name)
@@ -45,14 +45,13 @@ def compare_methods(settings: ExplainSettings, console: Console) -> Explanations
             entry = asdict(row) | {"method": row.name, "settings": plain_settings(explainer)}
             del entry["name"]
             rows.append(entry)
+            rows.sort(key=lambda row: (order.index(row["colour"]), -(row["faithful"] or 0.0)))
+            summary = {"run": settings.run, "items": [subject.path for subject in found], "methods": rows}
+            atomic_write(out.path / "compare.json", dumps(summary, indent=1) + "\n")  # whole at any moment
             console.emit(entry)
             out.append(entry)
         bar.update(len(methods))
-    order = [*COLOURS, None]
-    rows.sort(key=lambda row: (order.index(row["colour"]), -(row["faithful"] or 0.0)))
     _say(rows, console)
-    summary = {"run": settings.run, "items": [subject.path for subject in found], "methods": rows}
-    atomic_write(out.path / "compare.json", dumps(summary, indent=1) + "\n")
     console.say(f"table of {counted(len(found), 'item')}: {out.path / 'compare.json'}")
     return Explanations(out.path, rows, [], subjects.failed)
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gridsight.attribution import Map
 from gridsight.attribution._baseline import baseline_of, blurred
-from gridsight.attribution._faithful import faithfulness, moved
+from gridsight.attribution._faithful import BLUR, faithfulness, moved
 from gridsight.attribution._passes import at_once
 from gridsight.attribution.judge import Check
 from gridsight.nn.undisturbed import undisturbed
@@ -19,8 +19,6 @@ from gridsight.nn.undisturbed import undisturbed
 MOVED = 39
 """Maps in wrong places; with as many a map that beats them all has p = 0.025."""
 GREEN, RED = 0.05, 0.1
-BLUR = 1 / 32
-"""Of each axis, and at least three cells."""
 
 
 def evidence(
