@@ -132,7 +132,7 @@ def explain_items(settings: ExplainSettings, console: Console) -> Explanations:
 
 def methods_of(settings: ExplainSettings, names: tuple[str, ...], strict: bool = True) -> list[Method]:
     """The methods with the settings that were given; `strict`: each of these must belong to one of them."""
-    given = given_arguments(settings.set)
+    given = given_arguments(settings.set, "--set", "steps=64")
     shared = {name: value for name in SHARED if (value := getattr(settings, name)) is not None}
     used, methods = set[str](), []
     for name in dict.fromkeys(names):

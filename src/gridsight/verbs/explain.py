@@ -102,6 +102,8 @@ def _refuse_mixed(settings: ExplainSettings) -> None:
         raise UsageError(f"--inside is {settings.inside!r}; {nearest(settings.inside, INSIDE)}")
     if settings.inside is not None and (settings.compare or settings.method):
         raise UsageError("--inside looks into the network; --method and --compare explain items: give one of them")
+    if settings.inside is not None and (settings.set or settings.baseline):
+        raise UsageError("--set and --baseline are for methods of attribution, and --inside takes none")
     if settings.unit and settings.inside is None:
         raise UsageError("--unit is for --inside, such as --inside dream --layer conv1 --unit 3")
     if settings.compare and not settings.verdict:
